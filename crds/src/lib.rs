@@ -1,0 +1,23 @@
+//! The `Function` resource, the bundle format, and the names both programs agree on.
+//!
+//! This crate knows Kubernetes' types but no client: the operator, the runtime and the tests share it.
+//!
+//! ```text
+//! function   spec and status of functions.isolet.dev, with the CEL rules that the API server enforces
+//! limits     durations and byte quantities of `spec.limits`, their defaults and ranges
+//! condition  condition types and reasons
+//! bundle     what a runtime pod needs to serve one revision: manifest, archive, digest, chunks
+//! labels     labels and annotations of the objects that carry bundles
+//! ```
+
+pub mod bundle;
+pub mod condition;
+mod function;
+pub mod labels;
+mod limits;
+
+pub use function::{
+    Address, ConfigMapReference, Egress, EnvVar, EnvVarSource, Function, FunctionSpec, FunctionStatus, KeySelector,
+    NodesStatus, Route, Source,
+};
+pub use limits::{Limits, LimitsError, ResolvedLimits, parse_duration, parse_quantity};

@@ -1,0 +1,69 @@
+//! What agent and worker say to each other, HTTP/2 over two inherited Unix sockets.
+//!
+//! ```text
+//! control   agent -> worker   PUT    /functions/UID   bundle archive, then secret values; header isolet-bundle-bytes
+//!                             DELETE /functions/UID
+//!                             GET    /metrics         Prometheus text
+//! egress    worker -> agent   METHOD absolute URL, header isolet-function: UID; the response is streamed back
+//! ```
+//!
+//! A PUT answers 200 with [`Loaded`] once the revision serves, or 422 with [`LoadError`]; then the revision before it goes on.
+//! Sockets, listeners and the snapshot reach the worker as the file descriptors that [`InheritedFds`] numbers.
+
+use serde::{Deserialize, Serialize};
+
+/// Request header of a PUT: how many bytes of the body are the bundle; the rest, if any, is the secret values.
+pub const BUNDLE_BYTES_HEADER: &str = "isolet-bundle-bytes";
+/// Request header of an outbound request: the UID of the Function that makes it.
+pub const FUNCTION_HEADER: &str = "isolet-function";
+/// Request header of an outbound request: `follow`, `error` or `manual`.
+pub const REDIRECT_HEADER: &str = "isolet-redirect";
+/// Response header of an outbound request: the URL after redirects.
+pub const FINAL_URL_HEADER: &str = "isolet-url";
+/// Response header: why the agent itself refused or failed the request (the status is then 502); its value is the text
+/// that JavaScript sees, percent-encoded.
+pub const EGRESS_ERROR_HEADER: &str = "isolet-egress-error";
+
+/// Numbers of the inherited file descriptors, on the worker's command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InheritedFds {
+    /// The listening TCP socket for requests.
+    pub listener: i32,
+    /// The control socket; the worker is the HTTP/2 server.
+    pub control: i32,
+    /// The egress socket; the worker is the HTTP/2 client.
+    pub egress: i32,
+    /// The startup snapshot, a file.
+    pub snapshot: i32,
+    /// The breadcrumb, a file of [`BREADCRUMB_BYTES`] bytes mapped by both sides.
+    pub breadcrumb: i32,
+}
+
+/// Size of the breadcrumb, in bytes.
+pub const BREADCRUMB_BYTES: usize = 4096;
+
+/// Answer of a PUT that serves.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Loaded {
+    /// The revision that serves now.
+    pub revision: String,
+}
+
+/// Answer of a PUT that was refused.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[serde(rename_all = "camelCase")]
+#[error("{message}")]
+pub struct LoadError {
+    /// One sentence: what is wrong, where, and the remedy.
+    pub message: String,
+    /// Path of the module, if one is at fault.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub file: Option<String>,
+    /// Line, from 1, in what the user wrote.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub line: Option<u32>,
+    /// Column, from 1.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub column: Option<u32>,
+}
