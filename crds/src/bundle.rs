@@ -130,8 +130,11 @@ impl Digest {
     /// Reads the text form.
     pub fn parse(text: &str) -> Option<Self> {
         let hex = text.strip_prefix("sha256:")?;
-        (hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
-            .then(|| Self(text.to_owned()))
+        (hex.len() == 64
+            && hex
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+        .then(|| Self(text.to_owned()))
     }
 
     fn of(payload: &[u8]) -> Self {
@@ -173,7 +176,9 @@ impl Encoded {
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// It is larger than [`MAX_COMPRESSED_BYTES`] or [`MAX_PAYLOAD_BYTES`].
-    #[error("the bundle has {what} of {bytes} bytes, more than the {limit} that a runtime pod takes")]
+    #[error(
+        "the bundle has {what} of {bytes} bytes, more than the {limit} that a runtime pod takes"
+    )]
     TooLarge {
         /// What was measured.
         what: &'static str,
@@ -236,7 +241,8 @@ impl Bundle {
     }
 
     fn payload(&self) -> Result<Vec<u8>, BundleError> {
-        let manifest = serde_json::to_vec(&self.manifest).map_err(|error| BundleError::Damaged(error.to_string()))?;
+        let manifest = serde_json::to_vec(&self.manifest)
+            .map_err(|error| BundleError::Damaged(error.to_string()))?;
         let bytes = 4 + manifest.len() + self.contents.iter().map(Vec::len).sum::<usize>();
         within("a decompressed size", bytes, MAX_PAYLOAD_BYTES)?;
         let mut payload = Vec::with_capacity(bytes);
@@ -262,7 +268,8 @@ impl Bundle {
         if format != FORMAT {
             return Err(BundleError::Format(format));
         }
-        let manifest: Manifest = serde_json::from_slice(manifest).map_err(|error| damaged(&error.to_string()))?;
+        let manifest: Manifest =
+            serde_json::from_slice(manifest).map_err(|error| damaged(&error.to_string()))?;
         let mut contents = Vec::with_capacity(manifest.modules.len());
         for module in &manifest.modules {
             let (content, after) = usize::try_from(module.bytes)
@@ -282,7 +289,9 @@ impl Bundle {
 impl SecretValues {
     /// Packs.
     pub fn encode(&self) -> Result<Vec<u8>, BundleError> {
-        compress(&serde_json::to_vec(self).map_err(|error| BundleError::Damaged(error.to_string()))?)
+        compress(
+            &serde_json::to_vec(self).map_err(|error| BundleError::Damaged(error.to_string()))?,
+        )
     }
 
     /// Unpacks.
@@ -308,7 +317,8 @@ fn within(what: &'static str, bytes: usize, limit: usize) -> Result<(), BundleEr
 }
 
 fn compress(payload: &[u8]) -> Result<Vec<u8>, BundleError> {
-    let bytes = zstd::bulk::compress(payload, ZSTD_LEVEL).map_err(|error| BundleError::Damaged(error.to_string()))?;
+    let bytes = zstd::bulk::compress(payload, ZSTD_LEVEL)
+        .map_err(|error| BundleError::Damaged(error.to_string()))?;
     within("a compressed size", bytes.len(), MAX_COMPRESSED_BYTES)?;
     Ok(bytes)
 }
@@ -319,7 +329,9 @@ fn decompress(bytes: &[u8]) -> Result<Vec<u8>, BundleError> {
     let mut payload = Vec::new();
     let mut decoder = zstd::stream::read::Decoder::new(bytes).map_err(damaged)?;
     // A frame may ask for a window as large as its content; no more than the payload may have.
-    decoder.window_log_max(MAX_PAYLOAD_BYTES.ilog2()).map_err(damaged)?;
+    decoder
+        .window_log_max(MAX_PAYLOAD_BYTES.ilog2())
+        .map_err(damaged)?;
     decoder
         .take(MAX_PAYLOAD_BYTES as u64 + 1)
         .read_to_end(&mut payload)

@@ -98,7 +98,9 @@ pub struct ConfigMapReference {
 }
 
 /// A host and a path prefix.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, KubeSchema)]
+#[derive(
+    Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, KubeSchema,
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Route {
     /// A host name, or `*.` and a host name for exactly one more label in front of it.
@@ -124,7 +126,10 @@ fn root_path() -> String {
 #[x_kube(validation = Rule::new("has(self.value) != has(self.valueFrom)").message("set exactly one of value and valueFrom"))]
 pub struct EnvVar {
     /// Name of the property; names that start with ISOLET_ are reserved.
-    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$")
+    )]
     #[x_kube(validation = Rule::new("!self.startsWith('ISOLET_')").message("env names that start with ISOLET_ are reserved: choose another name"))]
     pub name: String,
     /// The value itself.

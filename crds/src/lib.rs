@@ -17,7 +17,7 @@ pub mod labels;
 mod limits;
 
 pub use function::{
-    Address, ConfigMapReference, Egress, EnvVar, EnvVarSource, Function, FunctionSpec, FunctionStatus, KeySelector,
-    NodesStatus, Route, Source,
+    Address, ConfigMapReference, Egress, EnvVar, EnvVarSource, Function, FunctionSpec,
+    FunctionStatus, KeySelector, NodesStatus, Route, Source,
 };
 pub use limits::{Limits, LimitsError, ResolvedLimits, parse_duration, parse_quantity};

@@ -25,13 +25,19 @@ pub struct Limits {
     pub timeout: Option<String>,
     /// JavaScript heap, array buffers and WebAssembly memory of one instance, 16Mi to 2Gi. Default 128Mi.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), regex(pattern = "^[0-9]+(\\.[0-9]+)?(k|M|G|Ki|Mi|Gi)?$"))]
+    #[schemars(
+        length(max = 16),
+        regex(pattern = "^[0-9]+(\\.[0-9]+)?(k|M|G|Ki|Mi|Gi)?$")
+    )]
     #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity('16Mi')) >= 0 && quantity(self).compareTo(quantity('2Gi')) <= 0")
         .message("limits.memory must be between 16Mi and 2Gi"))]
     pub memory: Option<String>,
     /// Largest request body, 0 to 1Gi. Default 16Mi.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), regex(pattern = "^[0-9]+(\\.[0-9]+)?(k|M|G|Ki|Mi|Gi)?$"))]
+    #[schemars(
+        length(max = 16),
+        regex(pattern = "^[0-9]+(\\.[0-9]+)?(k|M|G|Ki|Mi|Gi)?$")
+    )]
     #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity('1Gi')) <= 0")
         .message("limits.body must be at most 1Gi"))]
     pub body: Option<String>,
@@ -92,7 +98,13 @@ impl Limits {
         let default = ResolvedLimits::default();
         let resolved = ResolvedLimits {
             cpu_ms: duration("cpu", self.cpu.as_deref(), default.cpu_ms, 1, 5 * 60_000)?,
-            timeout_ms: duration("timeout", self.timeout.as_deref(), default.timeout_ms, 10, 15 * 60_000)?,
+            timeout_ms: duration(
+                "timeout",
+                self.timeout.as_deref(),
+                default.timeout_ms,
+                10,
+                15 * 60_000,
+            )?,
             memory_bytes: quantity(
                 "memory",
                 self.memory.as_deref(),
@@ -114,7 +126,13 @@ impl Limits {
     }
 }
 
-fn duration(field: &'static str, text: Option<&str>, default: u64, min: u64, max: u64) -> Result<u64, LimitsError> {
+fn duration(
+    field: &'static str,
+    text: Option<&str>,
+    default: u64,
+    min: u64,
+    max: u64,
+) -> Result<u64, LimitsError> {
     let Some(text) = text else { return Ok(default) };
     let problem = |why: &str| LimitsError {
         field,
@@ -133,7 +151,13 @@ fn duration(field: &'static str, text: Option<&str>, default: u64, min: u64, max
     }
 }
 
-fn quantity(field: &'static str, text: Option<&str>, default: u64, min: u64, max: u64) -> Result<u64, LimitsError> {
+fn quantity(
+    field: &'static str,
+    text: Option<&str>,
+    default: u64,
+    min: u64,
+    max: u64,
+) -> Result<u64, LimitsError> {
     let Some(text) = text else { return Ok(default) };
     let problem = |why: &str| LimitsError {
         field,
@@ -151,7 +175,12 @@ fn quantity(field: &'static str, text: Option<&str>, default: u64, min: u64, max
     }
 }
 
-fn count(field: &'static str, value: Option<u32>, default: u32, min: u32) -> Result<u32, LimitsError> {
+fn count(
+    field: &'static str,
+    value: Option<u32>,
+    default: u32,
+    min: u32,
+) -> Result<u32, LimitsError> {
     let value = value.unwrap_or(default);
     if (min..=10_000).contains(&value) {
         return Ok(value);
@@ -170,7 +199,9 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
         total += number
             * match &rest[..unit] {
                 "ms" => 1e-3,
