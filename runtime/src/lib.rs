@@ -18,4 +18,10 @@
 //! `web` never imports `router`; nothing outside `isolate` and `web` names `v8`.
 
 pub mod control;
+pub mod isolate;
+pub mod limits;
+pub mod router;
+pub mod scheduler;
+pub mod server;
 pub mod web;
+pub mod worker;

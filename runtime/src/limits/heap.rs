@@ -9,6 +9,7 @@
 //!
 //! Once exceeded, a budget stays so: its instance answers what it holds with an error and is thrown away.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Memory that one instance may use.
@@ -60,6 +61,29 @@ impl HeapBudget {
     /// Whether the instance went past its limit.
     pub fn is_exceeded(&self) -> bool {
         self.exceeded.load(Ordering::Acquire)
+    }
+}
+
+/// Bytes outside V8's heap, given back when dropped.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Arc<HeapBudget>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// Takes the bytes, unless they do not fit.
+    pub fn take(budget: &Arc<HeapBudget>, bytes: usize) -> Option<Self> {
+        budget.try_charge(bytes).then(|| Self {
+            budget: Arc::clone(budget),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.release(self.bytes);
     }
 }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
+use crate::limits::heap::Charge;
 use crate::scheduler::pipe::{PipeBroken, PipeReader};
 
 /// Body of a response.
@@ -15,7 +16,7 @@ pub struct Body(Kind);
 #[derive(Debug)]
 enum Kind {
     Empty,
-    Full(Bytes),
+    Full(Bytes, Option<Charge>),
     Pipe(PipeReader),
 }
 
@@ -27,7 +28,12 @@ impl Body {
 
     /// A whole body.
     pub fn full(bytes: Bytes) -> Self {
-        Self(Kind::Full(bytes))
+        Self(Kind::Full(bytes, None))
+    }
+
+    /// A whole body that counts as its instance's memory until it has been sent.
+    pub fn charged(bytes: Bytes, charge: Charge) -> Self {
+        Self(Kind::Full(bytes, Some(charge)))
     }
 
     /// A body that arrives through a pipe.
@@ -39,7 +45,7 @@ impl Body {
     pub fn known_length(&self) -> Option<u64> {
         match &self.0 {
             Kind::Empty => Some(0),
-            Kind::Full(bytes) => Some(bytes.len() as u64),
+            Kind::Full(bytes, _) => Some(bytes.len() as u64),
             Kind::Pipe(_) => None,
         }
     }
@@ -55,9 +61,8 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, PipeBroken>>> {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
-            Kind::Full(bytes) => {
+            Kind::Full(bytes, _) => {
                 let bytes = std::mem::take(bytes);
-                self.0 = Kind::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             Kind::Pipe(reader) => reader
@@ -69,7 +74,7 @@ impl hyper::body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Empty => true,
-            Kind::Full(bytes) => bytes.is_empty(),
+            Kind::Full(bytes, _) => bytes.is_empty(),
             Kind::Pipe(_) => false,
         }
     }
