@@ -22,6 +22,7 @@ use oxc::transformer::{
 use crate::imports::{Facts, Import, is_too_deep, take_imports};
 use crate::invalid::{Invalid, Location};
 use crate::modules::{SourceKind, SourceModule};
+use crate::namespaces::{BareUse, bare_use};
 use crate::nesting;
 
 /// Where generated code would import its helpers from; such imports never leave this module.
@@ -112,6 +113,19 @@ fn compile(path: &str, text: &str, kind: SourceKind) -> Result<Compiled, Invalid
         return finish(facts, text.as_bytes().to_vec(), None, at);
     }
     let scoping = semantic.semantic.into_scoping();
+    if let Some(BareUse {
+        offset,
+        namespace,
+        name,
+    }) = bare_use(&program, &scoping)
+    {
+        return Err(at(
+            offset,
+            &format!(
+                "{name} is exported by another part of namespace {namespace}: write {namespace}.{name}"
+            ),
+        ));
+    }
     let transformed = Transformer::new(&allocator, Path::new(path), &transform_options())
         .build_with_scoping(scoping, &mut program);
     // What the transformer calls a warning would change what the code does.
