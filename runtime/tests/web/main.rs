@@ -1,8 +1,16 @@
 //! The Web APIs in real isolates made from a real snapshot.
-#![allow(missing_docs, clippy::unwrap_used, unsafe_code, clippy::undocumented_unsafe_blocks)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks
+)]
 
-mod harness;
+mod console;
+mod fetch;
 mod handler;
+mod harness;
+mod wasm;
 
 use harness::run_cases;
 
@@ -15,4 +23,6 @@ macro_rules! cases {
     };
 }
 
-cases![headers];
+cases![
+    globals, events, headers, url, encoding, streams, http, prototypes
+];
