@@ -205,7 +205,7 @@ impl Entrypoints {
         // Nothing of the tenant's runs in it: it cannot fail but by termination.
         let _ = call(scope, &self.under_way, &[], |scope, result| {
             if let Ok(list) = v8::Local::<v8::Array>::try_from(result) {
-                let mut at = |index| {
+                let at = |index| {
                     list.get_index(scope, index)
                         .and_then(|count| count.uint32_value(scope))
                         .unwrap_or(0)

@@ -1,10 +1,5 @@
 //! The Web APIs in real isolates made from a real snapshot.
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    unsafe_code,
-    clippy::undocumented_unsafe_blocks
-)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 mod console;
 mod fetch;
