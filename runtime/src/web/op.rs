@@ -103,8 +103,8 @@ pub(super) fn long_string<'s>(
 
 /// A string argument, lone surrogates replaced.
 pub(super) fn text(scope: &v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> OpResult<String> {
-    let string = v8::Local::<v8::String>::try_from(value)
-        .map_err(|_| OpError::Type("expected a string"))?;
+    let string =
+        v8::Local::<v8::String>::try_from(value).map_err(|_| OpError::Type("expected a string"))?;
     Ok(string.to_rust_string_lossy(scope))
 }
 

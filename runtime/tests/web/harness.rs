@@ -265,7 +265,10 @@ thread_local! {
 }
 
 extern "C" fn on_reject(message: v8::PromiseRejectMessage<'_>) {
-    let (hash, event) = (message.get_promise().get_identity_hash().get(), message.get_event());
+    let (hash, event) = (
+        message.get_promise().get_identity_hash().get(),
+        message.get_event(),
+    );
     v8::callback_scope!(unsafe scope, &message);
     match event {
         v8::PromiseRejectEvent::PromiseRejectWithNoHandler => {
@@ -425,6 +428,17 @@ impl Instance {
         failure.expect("the handler did not fail")
     }
 
+    /// Console texts since the last call.
+    pub fn console(&self) -> Vec<String> {
+        let lines = std::mem::take(&mut self.world.borrow_mut().console);
+        lines.into_iter().map(|(_, text)| text).collect()
+    }
+
+    /// Requests that JavaScript still keeps, and what it still waits for.
+    pub fn under_way(&mut self) -> (u32, u32) {
+        self.enter(|entry, scope| entry.under_way(scope))
+    }
+
     pub fn unhandled(&self) -> Vec<Exception> {
         UNHANDLED.with_borrow_mut(|list| list.drain(..).map(|(_, exception)| exception).collect())
     }
@@ -442,14 +456,21 @@ pub fn head(method: &str, url: &str, headers: &[(&str, &str)]) -> RequestHead {
 }
 
 /// Compiles and evaluates a module of its own; a failure is the test's.
-fn evaluate<'s>(
-    scope: &mut v8::PinScope<'s, '_>,
-    source: &str,
-) -> v8::Local<'s, v8::Value> {
+fn evaluate<'s>(scope: &mut v8::PinScope<'s, '_>, source: &str) -> v8::Local<'s, v8::Value> {
     let text = v8::String::new(scope, source).expect("source");
     let name = v8::String::new(scope, "main.ts").expect("name");
     let origin = v8::ScriptOrigin::new(
-        scope, name.into(), 0, 0, false, 0, None, false, false, true, None,
+        scope,
+        name.into(),
+        0,
+        0,
+        false,
+        0,
+        None,
+        false,
+        false,
+        true,
+        None,
     );
     let mut compiler_source = v8::script_compiler::Source::new(text, Some(&origin));
     v8::tc_scope!(let scope, scope);
@@ -477,7 +498,11 @@ pub fn run_cases(file: &'static str, source: &'static str) {
         let mut instance = Instance::new(&format!("{PRELUDE}\n{source}"));
         instance.world.borrow_mut().fetch_answer = Some(Box::new(echo));
         let request = instance.begin(
-            head("POST", "http://tests.default/run?x=1", &[("x-one", "1"), ("content-type", "text/plain")]),
+            head(
+                "POST",
+                "http://tests.default/run?x=1",
+                &[("x-one", "1"), ("content-type", "text/plain")],
+            ),
             Some(&["he", "llo"]),
         );
         instance.run();
@@ -485,10 +510,16 @@ pub fn run_cases(file: &'static str, source: &'static str) {
         let text = answer.text();
         let (count, failures) = text.split_once('\n').expect("count");
         assert!(failures.is_empty(), "{file}:\n{failures}");
-        assert!(count.parse::<usize>().expect("count") > 0, "{file} has no tests");
+        assert!(
+            count.parse::<usize>().expect("count") > 0,
+            "{file} has no tests"
+        );
         assert_eq!(instance.thrown, vec![], "{file}");
         let world = instance.world.borrow();
-        assert!(world.ready.is_empty() && world.timers.is_empty(), "{file} left something behind");
+        assert!(
+            world.ready.is_empty() && world.timers.is_empty(),
+            "{file} left something behind"
+        );
     });
 }
 
@@ -500,15 +531,27 @@ fn echo(request: &OutboundRequest) -> Result<InboundResponse, HostError> {
     let mut headers = vec![
         ("x-method".to_string(), request.method.clone()),
         ("x-redirect".to_string(), format!("{:?}", request.redirect)),
-        ("x-request".to_string(), format!("{:?}", request.request.map(|id| id.0))),
+        (
+            "x-request".to_string(),
+            format!("{:?}", request.request.map(|id| id.0)),
+        ),
         ("content-type".to_string(), "text/plain".to_string()),
     ];
-    headers.extend(request.headers.iter().map(|(n, v)| (format!("echo-{n}"), v.clone())));
+    headers.extend(
+        request
+            .headers
+            .iter()
+            .map(|(n, v)| (format!("echo-{n}"), v.clone())),
+    );
     if let OutgoingBody::Full(bytes) = &request.body {
         headers.push(("x-body".into(), String::from_utf8_lossy(bytes).into_owned()));
     }
     Ok(InboundResponse {
-        status: if request.url.contains("/404") { 404 } else { 200 },
+        status: if request.url.contains("/404") {
+            404
+        } else {
+            200
+        },
         status_text: "Fine".into(),
         headers,
         url: request.url.clone(),
