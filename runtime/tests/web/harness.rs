@@ -428,6 +428,13 @@ impl Instance {
         failure.expect("the handler did not fail")
     }
 
+    /// What the heap holds after a full collection.
+    pub fn heap_bytes(&mut self) -> usize {
+        self.isolate.low_memory_notification();
+        let statistics = self.isolate.get_heap_statistics();
+        statistics.used_heap_size() + statistics.external_memory()
+    }
+
     /// Console texts since the last call.
     pub fn console(&self) -> Vec<String> {
         let lines = std::mem::take(&mut self.world.borrow_mut().console);

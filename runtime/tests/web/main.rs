@@ -5,6 +5,7 @@ mod console;
 mod fetch;
 mod handler;
 mod harness;
+mod memory;
 mod wasm;
 
 use harness::run_cases;
