@@ -6,6 +6,7 @@ mod fetch;
 mod handler;
 mod harness;
 mod memory;
+mod termination;
 mod wasm;
 
 use harness::run_cases;

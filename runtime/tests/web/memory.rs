@@ -6,15 +6,17 @@ use isolet_runtime::web::host::{InboundResponse, StreamId};
 use crate::harness::{Instance, head, on_fresh_thread};
 
 const BUSY: &str = "
+    const shutdown = new AbortController();
     export default { async fetch(request, env, ctx) {
       const url = new URL(request.url);
       if (url.pathname === '/plain') return new Response('plain');
       request.signal.addEventListener('abort', () => {});
       const timer = setTimeout(() => {}, 1000);
       clearTimeout(timer);
-      const any = AbortSignal.any([request.signal, AbortSignal.timeout(1)]);
+      const any = AbortSignal.any([request.signal, AbortSignal.timeout(1), shutdown.signal]);
+      AbortSignal.any([shutdown.signal]);
       ctx.waitUntil(new Promise((resolve) => any.addEventListener('abort', resolve)));
-      const upstream = await fetch('http://up/', { signal: request.signal });
+      const upstream = await fetch('http://up/', { signal: AbortSignal.any([shutdown.signal]) });
       const [a, b] = upstream.body.pipeThrough(new TransformStream()).tee();
       await new Response(b).text();
       const copy = request.clone();
