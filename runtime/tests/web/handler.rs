@@ -473,3 +473,39 @@ fn errors_are_bounded() {
         }
     });
 }
+
+#[test]
+fn a_poisoned_promise_constructor_fails_its_own_requests_only() {
+    on_fresh_thread(|| {
+        let mut instance = Instance::new(
+            "const original = Promise.prototype.constructor;
+             export default { fetch(request, env, ctx) {
+               if (request.url.endsWith('bad')) {
+                 const promise = Promise.resolve(new Response('x'));
+                 Object.defineProperty(promise, 'constructor', { get() { throw new RangeError('poison') } });
+                 return promise;
+               }
+               if (request.url.endsWith('species')) {
+                 const promise = Promise.resolve(new Response('species'));
+                 promise.constructor = { [Symbol.species]: class { constructor(executor) { executor(() => {}, () => {}) } } };
+                 return promise;
+               }
+               if (request.url.endsWith('wait')) {
+                 const promise = Promise.resolve(1);
+                 Object.defineProperty(promise, 'constructor', { get() { throw new RangeError('poison') } });
+                 try { ctx.waitUntil(promise) } catch (error) { return new Response(error.message) }
+               }
+               return new Response('good') } }",
+        );
+        let bad = instance.begin(head("GET", "http://h/bad", &[]), None);
+        instance.run();
+        assert_eq!(instance.failure(bad).message, "RangeError: poison");
+        assert_eq!(instance.get("http://h/good").text(), "good");
+        assert_eq!(instance.get("http://h/species").text(), "species");
+        let wait = instance.begin(head("GET", "http://h/wait", &[]), None);
+        instance.run();
+        assert_eq!(instance.answer(wait).text(), "poison");
+        assert_eq!(instance.world.borrow().holds[&wait.0], 0);
+        assert_eq!(instance.under_way(), (0, 0));
+    });
+}

@@ -100,6 +100,8 @@ pub struct World {
     pub hold_fetches: bool,
     pub held_fetches: Vec<CompletionId>,
     pub aborted_fetches: Vec<CompletionId>,
+    /// Told of each line of the console.
+    pub on_console: Option<std::sync::mpsc::Sender<()>>,
 }
 
 impl World {
@@ -256,7 +258,12 @@ impl Host for TestHost {
         *self.0.borrow_mut().holds.entry(request.0).or_default() -= 1;
     }
     fn console(&mut self, level: ConsoleLevel, text: String) {
-        self.0.borrow_mut().console.push((level, text));
+        let mut world = self.0.borrow_mut();
+        world.console.push((level, text));
+        if let Some(told) = &world.on_console {
+            // Nobody listens any more: only the first line counts.
+            let _ = told.send(());
+        }
     }
 }
 
@@ -368,6 +375,17 @@ impl Instance {
         request
     }
 
+    /// `begin` without a body, with what `dispatch` returned.
+    pub fn try_begin(&mut self, head: RequestHead) -> (RequestId, Result<(), EntryError>) {
+        let request = RequestId(self.world.borrow_mut().id());
+        let result = self.enter(|entry, scope| entry.dispatch(scope, request, &head, None));
+        (request, result)
+    }
+
+    pub fn handle(&self) -> v8::IsolateHandle {
+        self.isolate.thread_safe_handle()
+    }
+
     pub fn complete(&mut self, id: CompletionId, completion: Completion) {
         let result = self.enter(|entry, scope| entry.complete(scope, id, completion));
         self.note(result);
@@ -426,6 +444,13 @@ impl Instance {
     pub fn failure(&mut self, request: RequestId) -> Exception {
         let failure = self.world.borrow_mut().failures.remove(&request.0);
         failure.expect("the handler did not fail")
+    }
+
+    /// What the heap holds after a full collection.
+    pub fn heap_bytes(&mut self) -> usize {
+        self.isolate.low_memory_notification();
+        let statistics = self.isolate.get_heap_statistics();
+        statistics.used_heap_size() + statistics.external_memory()
     }
 
     /// Console texts since the last call.

@@ -5,6 +5,8 @@ mod console;
 mod fetch;
 mod handler;
 mod harness;
+mod memory;
+mod termination;
 mod wasm;
 
 use harness::run_cases;

@@ -28,10 +28,15 @@ class ExecutionContext {
     internals.requireArguments(arguments.length, 1, "waitUntil");
     const id = this.#id;
     op_hold(id);
-    PromisePrototypeThen(PromiseResolve(promise), () => op_release(id), (error) => {
-      internals.logError("A promise given to waitUntil was rejected:", error);
+    try {
+      PromisePrototypeThen(PromiseResolve(promise), () => op_release(id), (error) => {
+        internals.logError("A promise given to waitUntil was rejected:", error);
+        op_release(id);
+      });
+    } catch (error) {
       op_release(id);
-    });
+      throw error;
+    }
   }
 
   // Workers have it; there is no origin to pass through to.
@@ -87,25 +92,19 @@ internals.dispatch = (id, method, url, fields, inbound) => {
   let result;
   try {
     result = FunctionPrototypeCall(handle, handler, request, env, new ExecutionContext(underWay, id));
+    if (!isResponse(result)) {
+      // A tenant's Promise.prototype.constructor can make either call throw.
+      PromisePrototypeThen(PromiseResolve(result), (value) => {
+        if (isResponse(value)) send(id, entry, value);
+        else fail(id, new TypeError(`the handler returned ${describe(value)}, not a Response`));
+      }, (error) => fail(id, error));
+      return;
+    }
   } catch (error) {
     fail(id, error);
     return;
   }
-  if (isResponse(result)) {
-    send(id, entry, result);
-    return;
-  }
-  let promise;
-  try {
-    promise = PromiseResolve(result);
-  } catch (error) {
-    fail(id, error);
-    return;
-  }
-  PromisePrototypeThen(promise, (value) => {
-    if (isResponse(value)) send(id, entry, value);
-    else fail(id, new TypeError(`the handler returned ${describe(value)}, not a Response`));
-  }, (error) => fail(id, error));
+  send(id, entry, result);
 };
 
 function fail(id, error) {

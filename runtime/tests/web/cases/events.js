@@ -184,3 +184,17 @@ test("structuredClone transfers", () => {
   const moved = structuredClone(resizable, { transfer: [resizable] });
   same(moved.byteLength, 4);
 });
+
+test("a dependent signal that only its listener keeps", async () => {
+  const root = new AbortController();
+  let heard = 0;
+  for (let i = 0; i < 100; i++) {
+    AbortSignal.any([root.signal]).addEventListener("abort", () => heard++);
+    AbortSignal.any([AbortSignal.any([root.signal])]).onabort = () => heard++;
+    AbortSignal.any([root.signal]);
+  }
+  let waste = [];
+  for (let i = 0; i < 50; i++) { waste = new Array(1e5).fill(i); await new Promise((resolve) => setTimeout(resolve, 0)); }
+  root.abort();
+  same(heard, 200);
+});

@@ -98,3 +98,13 @@ test("URLSearchParams", () => {
 test("known gaps", () => {
   same(new URL("file:///C|/x").href, "file:///C|/x", "drive letters with a bar stay");
 });
+test("iterating many", () => {
+  const params = new URLSearchParams();
+  for (let i = 0; i < 20000; i++) params.append("k" + i, i);
+  let n = 0;
+  for (const [, value] of params) n += Number(value);
+  same(n, 199990000);
+  const headers = new Headers();
+  for (let i = 0; i < 5000; i++) headers.append("k" + i, "v");
+  same([...headers].length, 5000);
+});
