@@ -188,21 +188,25 @@ class TextDecoderStream {
 }
 defineInterface(TextDecoderStream);
 
-function atob(data) {
-  requireArguments(arguments.length, 1, "atob");
-  const result = op_atob(`${data}`);
-  if (result === null) throw new DOMException("The string is not correctly encoded base64", "InvalidCharacterError");
-  return result;
-}
+const { atob } = {
+  atob(data) {
+    requireArguments(arguments.length, 1, "atob");
+    const result = op_atob(`${data}`);
+    if (result === null) throw new DOMException("The string is not correctly encoded base64", "InvalidCharacterError");
+    return result;
+  },
+};
 
-function btoa(data) {
-  requireArguments(arguments.length, 1, "btoa");
-  const result = op_btoa(`${data}`);
-  if (result === null) {
-    throw new DOMException("The string contains characters above U+00FF; encode it with TextEncoder first", "InvalidCharacterError");
-  }
-  return result;
-}
+const { btoa } = {
+  btoa(data) {
+    requireArguments(arguments.length, 1, "btoa");
+    const result = op_btoa(`${data}`);
+    if (result === null) {
+      throw new DOMException("The string contains characters above U+00FF; encode it with TextEncoder first", "InvalidCharacterError");
+    }
+    return result;
+  },
+};
 
 internals.functions.atob = atob;
 internals.functions.btoa = btoa;

@@ -11,16 +11,18 @@ const { op_abort_fetch, op_cancel_read, op_close, op_fetch } = ops;
 const { Request } = exposed;
 const REDIRECT = { __proto__: null, follow: 0, error: 1, manual: 2 };
 
-function fetch(input, init = undefined) {
-  const { promise, resolve, reject } = PromiseWithResolvers();
-  try {
-    internals.requireArguments(arguments.length, 1, "fetch");
-    begin(new Request(input, init), resolve, reject);
-  } catch (error) {
-    reject(error);
-  }
-  return promise;
-}
+const { fetch } = {
+  fetch(input, init = undefined) {
+    const { promise, resolve, reject } = PromiseWithResolvers();
+    try {
+      internals.requireArguments(arguments.length, 1, "fetch");
+      begin(new Request(input, init), resolve, reject);
+    } catch (error) {
+      reject(error);
+    }
+    return promise;
+  },
+};
 
 function begin(request, resolve, reject) {
   const state = requestState(request);
