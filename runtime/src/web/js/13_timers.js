@@ -2,8 +2,8 @@
 "use strict";
 
 const {
-  ArrayPrototypeSlice, FunctionPrototypeApply, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, Number, PromiseResolve,
-  PromisePrototypeThen, TypeError,
+  FunctionPrototypeApply, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, Number, PromisePrototypeThen,
+  PromiseResolve, TypeError,
 } = primordials;
 const { forgetCompletion, onCompletion, requireArguments } = internals;
 const { op_cancel_timer, op_start_timer } = ops;

@@ -3,7 +3,8 @@
 
 const {
   ArrayPrototypePush, ArrayPrototypeSort, ArrayPrototypeSplice, FunctionPrototypeCall, ObjectDefineProperty,
-  RegExpPrototypeExec, StringPrototypeCharCodeAt, StringPrototypeIndexOf, StringPrototypeSlice, StringPrototypeToWellFormed, SymbolIterator, TypeError,
+  RegExpPrototypeExec, StringPrototypeCharCodeAt, StringPrototypeIndexOf, StringPrototypeSlice,
+  StringPrototypeToWellFormed, SymbolIterator, TypeError,
 } = primordials;
 const { defineInterface, forEachPair, requireArguments } = internals;
 const { op_form_decode, op_form_encode, op_url_parse, op_url_parts, op_url_set } = ops;

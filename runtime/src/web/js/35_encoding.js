@@ -3,10 +3,10 @@
 "use strict";
 
 const {
-  ArrayPrototypeJoin, Boolean, ObjectPrototypeHasOwnProperty, RangeError, String, TypedArrayPrototypeGetByteLength, TypedArrayPrototypeSet, TypeError, Uint8Array,
+  Boolean, RangeError, TypeError, TypedArrayPrototypeGetByteLength, TypedArrayPrototypeSet, Uint8Array,
 } = primordials;
 const { DOMException, defineInterface, requireArguments } = internals;
-const { op_atob, op_btoa, op_decode, op_decode_utf8_raw, op_encode, op_encode_into, op_encoding_name } = ops;
+const { op_atob, op_btoa, op_decode, op_encode, op_encode_into, op_encoding_name } = ops;
 
 class TextEncoder {
   #brand = true;

@@ -1,10 +1,10 @@
 // fetch(), https://fetch.spec.whatwg.org/#fetch-method; redirects are followed by the host, which checks each of them.
 "use strict";
 
-const { FunctionPrototypeCall, PromiseWithResolvers, PromisePrototypeThen, TypeError } = primordials;
+const { PromiseWithResolvers, TypeError } = primordials;
 const {
-  abortReason, arrivingResponse, body: bodies, exposed, headersRaw, isAborted, offAbort, onAbort, pump, pumpStream, requestState,
-  streams,
+  abortReason, arrivingResponse, body: bodies, exposed, headersRaw, isAborted, offAbort, onAbort, pump, pumpStream,
+  requestState, streams,
 } = internals;
 const { op_abort_fetch, op_cancel_read, op_close, op_fetch } = ops;
 

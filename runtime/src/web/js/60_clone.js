@@ -2,7 +2,7 @@
 // objects of this layer cannot be cloned.
 "use strict";
 
-const { ArrayPrototypePush, ArrayPrototypeIncludes, SymbolIterator, TypeError } = primordials;
+const { ArrayPrototypeIncludes, ArrayPrototypePush, SymbolIterator, TypeError } = primordials;
 const { DOMException, forOf, requireArguments } = internals;
 const { op_clone } = ops;
 
