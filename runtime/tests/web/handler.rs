@@ -459,6 +459,8 @@ fn errors_are_bounded() {
             "Symbol('s')",
             "Object.create(null)",
             "'z'.repeat(1e6)",
+            "'z'.repeat(2 ** 29 - 24)",
+            "{ name: 'n'.repeat(2 ** 29 - 24), message: 'm'.repeat(2 ** 29 - 24) }",
             "10n",
         ] {
             let mut instance = Instance::new(&format!(
