@@ -9,6 +9,7 @@
 //! compile     one module: parse, TypeScript to JavaScript, positions
 //! nesting     bounds recursion before a parser sees the text
 //! imports     what a module imports, and whether it has a default export
+//! enums       bounds the texts that enums would be evaluated to
 //! namespaces  a use that the transformer would print wrongly
 //! validate    all of the above in order
 //! build       manifest, archive, digest
@@ -20,6 +21,7 @@
 
 mod build;
 mod compile;
+mod enums;
 mod imports;
 mod invalid;
 mod modules;
