@@ -188,7 +188,8 @@ fn null_bodies_and_statuses() {
                 answer.headers,
                 [
                     ("set-cookie".to_string(), "a=1".to_string()),
-                    ("set-cookie".to_string(), "b=2".to_string())
+                    ("set-cookie".to_string(), "b=2".to_string()),
+                    ("content-length".to_string(), "99".to_string())
                 ]
             );
         }
@@ -458,6 +459,8 @@ fn errors_are_bounded() {
             "Symbol('s')",
             "Object.create(null)",
             "'z'.repeat(1e6)",
+            "'z'.repeat(2 ** 29 - 24)",
+            "{ name: 'n'.repeat(2 ** 29 - 24), message: 'm'.repeat(2 ** 29 - 24) }",
             "10n",
         ] {
             let mut instance = Instance::new(&format!(

@@ -60,8 +60,8 @@ async function pump(writer, entry, next, cancel, done) {
 }
 function errorText(error) {
   try {
-    if (internals.isDOMException(error)) return internals.domExceptionText(error);
-    return String(error);
+    if (internals.isDOMException(error)) return internals.beginning(internals.domExceptionText(error), 1000);
+    return internals.beginning(String(error), 1000);
   } catch {
     return "an error without text";
   }

@@ -2,11 +2,11 @@
 "use strict";
 
 const {
-  ArrayIsArray, ArrayPrototypePush, ArrayPrototypeSlice, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, Number,
-  NumberPrototypeToFixed, ObjectDefineProperty, ReflectOwnKeys, ReflectGetOwnPropertyDescriptor, String, StringPrototypeRepeat, StringPrototypeReplaceAll,
-  StringPrototypeSlice, StringPrototypeIndexOf, SymbolToStringTag, StringPrototypePadEnd,
+  ArrayIsArray, ArrayPrototypePush, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, Number,
+  NumberPrototypeToFixed, ObjectDefineProperty, ReflectGetOwnPropertyDescriptor, ReflectOwnKeys,
+  StringPrototypeIndexOf, StringPrototypePadEnd, StringPrototypeReplaceAll, StringPrototypeSlice, SymbolToStringTag,
 } = primordials;
-const { inspect, newBudget } = internals;
+const { beginning, inspect, newBudget } = internals;
 const { op_console, op_elapsed } = ops;
 
 const MAX_TEXT = 8192;
@@ -19,7 +19,7 @@ function format(args, budget) {
   let first = 0;
   if (args.length > 1 && typeof args[0] === "string") {
     first = 1;
-    const template = StringPrototypeSlice(args[0], 0, MAX_TEXT);
+    const template = beginning(args[0], MAX_TEXT);
     let from = 0;
     for (;;) {
       const at = StringPrototypeIndexOf(template, "%", from);
@@ -77,7 +77,7 @@ function log(level, args) {
 }
 
 function labelOf(value) {
-  return StringPrototypeSlice(value === undefined ? "default" : `${value}`, 0, 200);
+  return beginning(value === undefined ? "default" : `${value}`, 200);
 }
 
 function remember(map, key, value) {
