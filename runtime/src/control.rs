@@ -39,7 +39,8 @@ pub struct InheritedFds {
     pub breadcrumb: i32,
 }
 
-/// Size of the breadcrumb, in bytes.
+/// Size of the breadcrumb, in bytes: slots of 64 bytes, one for each thread that has run JavaScript. While a thread runs
+/// it, its slot begins with the Function's UID (at most 63 bytes), followed by a zero; else with a zero.
 pub const BREADCRUMB_BYTES: usize = 4096;
 
 /// Answer of a PUT that serves.

@@ -17,7 +17,11 @@ use crate::control::{BUNDLE_BYTES_HEADER, LoadError};
 use crate::scheduler::Functions;
 
 /// Serves the agent; `gone` is dropped when the socket closes.
-pub(super) async fn serve(socket: UnixStream, functions: Arc<Functions>, gone: oneshot::Sender<()>) {
+pub(super) async fn serve(
+    socket: UnixStream,
+    functions: Arc<Functions>,
+    gone: oneshot::Sender<()>,
+) {
     let service = service_fn(move |request| {
         let functions = Arc::clone(&functions);
         async move { Ok::<_, Infallible>(answer(&functions, request).await) }
@@ -33,7 +37,9 @@ pub(super) async fn serve(socket: UnixStream, functions: Arc<Functions>, gone: o
 
 async fn answer(functions: &Functions, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
-    let uid = path.strip_prefix("/functions/").filter(|uid| !uid.is_empty());
+    let uid = path
+        .strip_prefix("/functions/")
+        .filter(|uid| !uid.is_empty());
     match (request.method(), uid) {
         (&Method::PUT, Some(uid)) => match put(functions, uid, request).await {
             Ok(loaded) => json(StatusCode::OK, &loaded),
