@@ -350,6 +350,7 @@ internals.mixinBody = (prototype, bodyOf, contentType) => {
 
 internals.body = {
   __proto__: null,
-  Arriving, Body, extract, failArriving, bodyStream, isUsed, isUnusable, cloneBody, takeBody, readChunk, readAll, viewBytes, isArrayBuffer, isUint8Array,
+  Arriving, Body, bodyStream, cloneBody, extract, failArriving, isArrayBuffer, isUint8Array, isUnusable, isUsed, readAll,
+  readChunk, takeBody, viewBytes,
   extractedType: () => extractedType,
 };

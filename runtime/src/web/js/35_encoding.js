@@ -202,7 +202,9 @@ const { btoa } = {
     requireArguments(arguments.length, 1, "btoa");
     const result = op_btoa(`${data}`);
     if (result === null) {
-      throw new DOMException("The string contains characters above U+00FF; encode it with TextEncoder first", "InvalidCharacterError");
+      throw new DOMException(
+        "The string contains characters above U+00FF; encode it with TextEncoder first", "InvalidCharacterError",
+      );
     }
     return result;
   },
