@@ -186,16 +186,19 @@ class Request {
     internals.requestState = (request) => request.#state;
     internals.requestSignal = (request) => Request.#signalOf(request);
     // A request that arrives; fields are "name\nvalue\n…".
-    internals.arrivingRequest = (method, url, fields, inbound) =>
-      new Request(kInternal, {
-        __proto__: null, method, url, headers: fields,
-        body: inbound === 0 ? null : new bodies.Body(undefined, new bodies.Arriving(inbound), undefined),
+    internals.arrivingRequest = (method, url, fields, inbound) => {
+      const arriving = inbound === 0 ? null : new bodies.Arriving(inbound);
+      return new Request(kInternal, {
+        __proto__: null, method, url, headers: fields, arriving,
+        body: arriving === null ? null : new bodies.Body(undefined, arriving, undefined),
         redirect: "manual", signal: undefined, follows: undefined, abortReason: undefined,
       });
-    // Aborts an arriving request's signal, now or when it is first asked for.
+    };
+    // Aborts an arriving request's signal, now or when it is first asked for, and what still arrives of its body.
     internals.abortRequest = (request, reason) => {
       const state = request.#state;
       state.abortReason = reason;
+      if (state.arriving !== null) bodies.failArriving(state.arriving, reason);
       if (state.signal !== undefined) internals.signalAbort(state.signal, reason);
     };
     internals.mixinBody(

@@ -6,9 +6,9 @@ const {
   PromisePrototypeThen, PromiseResolve, TypeError,
 } = primordials;
 const {
-  arrivingRequest, body: bodies, defineInterface, isResponse, pump, pumpStream, responseFields, responseState, streams,
+  arrivingRequest, body: bodies, defineInterface, isResponse, pumpArriving, pumpStream, responseFields, responseState, streams,
 } = internals;
-const { op_cancel_read, op_fail, op_hold, op_release, op_respond } = ops;
+const { op_fail, op_hold, op_release, op_respond } = ops;
 
 let handler;
 let handle;
@@ -159,13 +159,12 @@ function answer(id, entry, state) {
     return false;
   }
   // A body that arrives is passed on without a stream in between.
-  const cancel = () => op_cancel_read(inbound.id);
   const writer = op_respond(id, status, fields, undefined);
   if (writer !== 0) {
-    pump(writer, entry, () => bodies.readChunk(inbound), cancel, done);
+    pumpArriving(writer, entry, inbound, done);
     return true;
   }
-  cancel();
+  bodies.failArriving(inbound, new TypeError("Nobody reads the body any more"));
   return false;
 }
 
