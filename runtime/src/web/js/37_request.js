@@ -40,7 +40,7 @@ class Request {
     const from = typeof input === "object" && input !== null && #state in input ? input.#state : null;
     const state = {
       __proto__: null, method: "GET", url: "", headers: undefined, body: null, redirect: "follow", signal: undefined,
-      follows: undefined, cache: "default", integrity: "", keepalive: false,
+      follows: undefined, arriving: null, abortReason: undefined,
     };
     if (from === null) {
       const href = op_url_href(`${input}`);
@@ -184,7 +184,6 @@ class Request {
   static {
     internals.isRequest = (value) => typeof value === "object" && value !== null && #state in value;
     internals.requestState = (request) => request.#state;
-    internals.requestSignal = (request) => Request.#signalOf(request);
     // A request that arrives; fields are "name\nvalue\n…".
     internals.arrivingRequest = (method, url, fields, inbound) => {
       const arriving = inbound === 0 ? null : new bodies.Arriving(inbound);
