@@ -30,7 +30,7 @@ fn the_jail_leaves_no_way_out() {
 fn inside() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let before = std::thread::spawn(|| std::thread::park());
+    let before = std::thread::spawn(std::thread::park);
     jail::restrict_files_and_network().unwrap();
     jail::restrict_system_calls().unwrap();
 
