@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 
 use crate::agent::{self, config::AgentArgs, logging};
 use crate::dev::{self, DevArgs};
+use crate::isolate::snapshot;
+use crate::worker::{self, WorkerArgs};
 
 /// Isolet runs JavaScript, TypeScript and WebAssembly functions in V8 isolates.
 #[derive(Parser, Debug)]
@@ -20,6 +22,12 @@ struct Cli {
 enum Command {
     Dev(DevArgs),
     Agent(Box<AgentArgs>),
+    /// Started by the agent: runs functions
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+    /// Started by the agent: writes the startup snapshot to standard output
+    #[command(hide = true)]
+    Snapshot,
 }
 
 /// Parses the command line and runs the command.
@@ -33,6 +41,9 @@ pub fn run() -> ExitCode {
             logging::json();
             block_on(agent::run(*args))
         }
+        // Both set up V8 before there is any thread, so they make their own runtime.
+        Command::Worker(args) => worker::run(args),
+        Command::Snapshot => snapshot::write_to_stdout(),
     }
 }
 

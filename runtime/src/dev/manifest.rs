@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(content.config_maps[0].object.binary_data.as_ref().unwrap()["z"].0, [0, 1, 2]);
         assert_eq!(
             content.notes,
-            ["a.yaml:22: skipped Deployment (apps/v1): isolet dev reads Function, Secret and ConfigMap"]
+            ["a.yaml:27: skipped Deployment (apps/v1): isolet dev reads Function, Secret and ConfigMap"]
         );
     }
 

@@ -4,3 +4,15 @@
 //! that makes the startup snapshot, and [`Entrypoints::load`] in every context made from it.
 
 pub mod host;
+
+mod bootstrap;
+mod encoding;
+mod entry;
+mod exception;
+mod http;
+mod op;
+mod url;
+
+pub use bootstrap::{bootstrap, external_references};
+pub use entry::{EntryError, Entrypoints, RequestHead, StartError};
+pub use exception::exception_from;
