@@ -9,6 +9,7 @@
 //! The same loader and the same worker as in a cluster. Loopback only, unless `--host` says otherwise.
 
 pub mod files;
+pub mod log;
 pub mod manifest;
 pub mod project;
 pub mod source;
