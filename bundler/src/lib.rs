@@ -9,6 +9,7 @@
 //! compile     one module: parse, TypeScript to JavaScript, positions
 //! nesting     bounds recursion before a parser sees the text
 //! imports     what a module imports, and whether it has a default export
+//! namespaces  a use that the transformer would print wrongly
 //! validate    all of the above in order
 //! build       manifest, archive, digest
 //! invalid     what a user reads when something is wrong
@@ -22,6 +23,7 @@ mod compile;
 mod imports;
 mod invalid;
 mod modules;
+mod namespaces;
 mod nesting;
 mod sources;
 mod spec;

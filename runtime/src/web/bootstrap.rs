@@ -24,26 +24,48 @@ macro_rules! scripts {
 /// The vendored streams are a UMD file: it fills `exports`.
 const STREAMS: &str = include_str!("../../../vendor/web-streams/ponyfill.js");
 /// After this file the streams are loaded.
-const BEFORE_STREAMS: &str = "10_completions.js";
+const BEFORE_STREAMS: &str = "13_timers.js";
 
 const SCRIPTS: &[Script] = &scripts![
     "00_primordials.js",
     "01_errors.js",
     "10_completions.js",
+    "11_events.js",
+    "12_abort.js",
+    "13_timers.js",
     "20_streams.js",
     "30_headers.js",
     "31_body.js",
-    "32_request.js",
-    "33_response.js",
+    "34_url.js",
+    "35_encoding.js",
+    "36_blob.js",
+    "37_request.js",
+    "38_response.js",
+    "40_fetch.js",
+    "50_inspect.js",
+    "51_console.js",
+    "60_clone.js",
+    "70_clock.js",
+    "71_crypto.js",
+    "72_wasm.js",
     "80_dispatch.js",
     "99_global.js",
 ];
 
 fn all_ops() -> Vec<Op> {
-    let mut ops = super::http::ops();
-    ops.extend(super::encoding::ops());
-    ops.extend(super::url::ops());
-    ops
+    [
+        super::clock::ops(),
+        super::clone::ops(),
+        super::console::ops(),
+        super::crypto::ops(),
+        super::encoding::ops(),
+        super::fetch::ops(),
+        super::http::ops(),
+        super::url::ops(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Every native function that the snapshot refers to; the same list must be given to the creator and to every isolate.

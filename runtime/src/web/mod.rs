@@ -6,9 +6,14 @@
 pub mod host;
 
 mod bootstrap;
+mod clock;
+mod clone;
+mod console;
+mod crypto;
 mod encoding;
 mod entry;
 mod exception;
+mod fetch;
 mod http;
 mod op;
 mod url;

@@ -88,8 +88,9 @@ internals.DOMException = DOMException;
 internals.exposed.DOMException = DOMException;
 
 internals.queueMicrotask = (callback) => {
-  primordials.PromisePrototypeThen(primordials.PromiseResolve(undefined), () => callback());
+  primordials.PromisePrototypeThen(primordials.PromiseResolve(undefined), () => {
+    callback();
+  });
 };
 // What the streams see as globalThis. AbortController is added when it exists.
 internals.streamsGlobals = { __proto__: null, DOMException };
-internals.logError = () => {};

@@ -29,6 +29,7 @@ const cancelReader = uncurryThis(ReadableStreamDefaultReader.prototype.cancel);
 const byteEnqueue = uncurryThis(ReadableByteStreamController.prototype.enqueue);
 const byteClose = uncurryThis(ReadableByteStreamController.prototype.close);
 const byobRequest = getter(ReadableByteStreamController.prototype, "byobRequest");
+const enqueue = uncurryThis(exported.TransformStreamDefaultController.prototype.enqueue);
 const respond = uncurryThis(exported.ReadableStreamBYOBRequest.prototype.respond);
 
 internals.isReadableStream = (value) => {
@@ -48,6 +49,7 @@ function ignore(promise) {
 internals.streams = {
   __proto__: null,
   isLocked,
+  enqueue,
   isDisturbed: (stream) => stream._disturbed === true,
   reader: (stream) => getReader(stream),
   read,

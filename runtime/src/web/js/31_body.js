@@ -11,9 +11,22 @@ const {
 const { ReadableStream, isReadableStream, streams } = internals;
 const { op_encode, op_decode_utf8, op_read, op_cancel_read } = ops;
 
+// A body that arrives, by the host's number for it.
+class Arriving {
+  id;
+  failed = undefined; // { reason } once it was broken off here
+  reject = undefined; // ends the read under way
+  end = undefined; // called once the last piece has come
+
+  constructor(id) {
+    this.id = id;
+  }
+}
+primordials.ObjectSetPrototypeOf(Arriving.prototype, null);
+
 class Body {
   source; // string or Uint8Array, when the whole is known
-  inbound; // number of an arriving stream, or 0
+  inbound; // Arriving or null
   stream; // ReadableStream, once someone asked for it
   used = false;
 
@@ -60,38 +73,38 @@ function extract(init) {
   extractedType = null;
   if (typeof init === "string") {
     extractedType = "text/plain;charset=UTF-8";
-    return new Body(init, 0, undefined);
+    return new Body(init, null, undefined);
   }
   if (typeof init === "object" && init !== null) {
     if (isReadableStream(init)) {
       if (streams.isDisturbed(init) || streams.isLocked(init)) {
         throw new TypeError("The body is a stream that is locked or was read already");
       }
-      return new Body(undefined, 0, init);
+      return new Body(undefined, null, init);
     }
     if (ArrayBufferIsView(init) || isArrayBuffer(init)) {
-      return new Body(TypedArrayPrototypeSlice(viewBytes(init)), 0, undefined);
+      return new Body(TypedArrayPrototypeSlice(viewBytes(init)), null, undefined);
     }
     if (internals.isURLSearchParams?.(init)) {
       extractedType = "application/x-www-form-urlencoded;charset=UTF-8";
-      return new Body(internals.searchParamsText(init), 0, undefined);
+      return new Body(internals.searchParamsText(init), null, undefined);
     }
     if (internals.isBlob?.(init)) {
       const type = internals.blobType(init);
       extractedType = type === "" ? null : type;
-      return new Body(internals.blobBytes(init), 0, undefined);
+      return new Body(internals.blobBytes(init), null, undefined);
     }
   }
   const text = `${init}`;
   extractedType = "text/plain;charset=UTF-8";
-  return new Body(text, 0, undefined);
+  return new Body(text, null, undefined);
 }
 
 // The stream of a body, made on first use.
 function bodyStream(body) {
   if (body.stream !== undefined) return body.stream;
   const { source, inbound } = body;
-  if (inbound !== 0) {
+  if (inbound !== null) {
     body.stream = new ReadableStream({
       __proto__: null,
       type: "bytes",
@@ -104,7 +117,7 @@ function bodyStream(body) {
         }
       },
       cancel() {
-        op_cancel_read(inbound);
+        op_cancel_read(inbound.id);
       },
     }, { __proto__: null, highWaterMark: 0 });
   } else {
@@ -125,15 +138,47 @@ function bodyStream(body) {
     body.stream = streams.spent();
   }
   body.source = undefined;
-  body.inbound = 0;
+  body.inbound = null;
   return body.stream;
 }
 
+// Promise of the next piece that is not empty, or of null at the end.
 async function readChunk(inbound) {
   for (;;) {
-    const chunk = await internals.completion(op_read(inbound));
+    const chunk = await readOnce(inbound);
     if (chunk === null || chunk.length > 0) return chunk;
   }
+}
+
+function readOnce(inbound) {
+  const { promise, resolve, reject } = PromiseWithResolvers();
+  if (inbound.failed !== undefined) {
+    reject(inbound.failed.reason);
+    return promise;
+  }
+  const completion = op_read(inbound.id);
+  inbound.reject = (reason) => {
+    internals.forgetCompletion(completion);
+    reject(reason);
+  };
+  internals.onCompletion(completion, (failed, value) => {
+    inbound.reject = undefined;
+    if (failed) {
+      reject(value);
+      return;
+    }
+    if (value === null && inbound.end !== undefined) inbound.end();
+    resolve(value);
+  });
+  return promise;
+}
+
+// Breaks off a body that arrives: this read and all later ones fail with the reason.
+function failArriving(inbound, reason) {
+  if (inbound.failed !== undefined) return;
+  inbound.failed = { __proto__: null, reason };
+  op_cancel_read(inbound.id);
+  if (inbound.reject !== undefined) inbound.reject(reason);
 }
 
 function isUsed(body) {
@@ -162,7 +207,7 @@ async function readAll(body) {
   let total = 0;
   if (body.stream === undefined) {
     body.used = true;
-    if (body.inbound === 0) {
+    if (body.inbound === null) {
       const { source } = body;
       body.source = "";
       return source;
@@ -192,14 +237,16 @@ async function readAll(body) {
 
 const convert = {
   __proto__: null,
-  text: (data) => typeof data === "string" ? toWellFormed(data) : op_decode_utf8(data),
-  json: (data) => JSONParse(typeof data === "string" ? data : op_decode_utf8(data)),
+  text: (data) => typeof data === "string" ? decodedText(data) : op_decode_utf8(data),
+  json: (data) => JSONParse(typeof data === "string" ? decodedText(data) : op_decode_utf8(data)),
   bytes: (data) => typeof data === "string" ? op_encode(data) : owned(data),
   arrayBuffer: (data) => TypedArrayPrototypeGetBuffer(typeof data === "string" ? op_encode(data) : owned(data)),
 };
 
-function toWellFormed(text) {
-  return primordials.StringPrototypeToWellFormed(text);
+// What decoding the text's UTF-8 gives: no byte order mark, no lone surrogates.
+function decodedText(text) {
+  const start = primordials.StringPrototypeCharCodeAt(text, 0) === 0xfeff ? 1 : 0;
+  return primordials.StringPrototypeToWellFormed(start === 0 ? text : primordials.StringPrototypeSlice(text, 1));
 }
 
 // Bytes with a buffer of exactly their length.
@@ -225,10 +272,10 @@ function consume(body, kind) {
 // https://fetch.spec.whatwg.org/#concept-body-clone; the body keeps one branch, the other is returned.
 function cloneBody(body) {
   if (body === null) return null;
-  if (body.stream === undefined && body.inbound === 0) return new Body(body.source, 0, undefined);
+  if (body.stream === undefined && body.inbound === null) return new Body(body.source, null, undefined);
   const branches = streams.tee(bodyStream(body));
   body.stream = branches[0];
-  return new Body(undefined, 0, branches[1]);
+  return new Body(undefined, null, branches[1]);
 }
 
 // Moves a body out of a Request that is copied by `new Request(request)`.
@@ -238,10 +285,10 @@ function takeBody(body) {
     const taken = new Body(body.source, body.inbound, undefined);
     body.used = true;
     body.source = "";
-    body.inbound = 0;
+    body.inbound = null;
     return taken;
   }
-  const taken = new Body(undefined, 0, streams.passThrough(body.stream));
+  const taken = new Body(undefined, null, streams.passThrough(body.stream));
   return taken;
 }
 
@@ -303,6 +350,6 @@ internals.mixinBody = (prototype, bodyOf, contentType) => {
 
 internals.body = {
   __proto__: null,
-  Body, extract, bodyStream, isUsed, isUnusable, cloneBody, takeBody, readChunk, readAll, viewBytes, isArrayBuffer, isUint8Array,
+  Arriving, Body, extract, failArriving, bodyStream, isUsed, isUnusable, cloneBody, takeBody, readChunk, readAll, viewBytes, isArrayBuffer, isUint8Array,
   extractedType: () => extractedType,
 };

@@ -127,17 +127,24 @@ function send(id, entry, response) {
       if (body.stream === undefined) {
         const { inbound, source } = body;
         body.used = true;
-        if (inbound === 0) {
+        if (inbound === null) {
           op_respond(id, status, responseFields(state), source);
         } else {
           const writer = op_respond(id, status, responseFields(state), undefined);
-          pump(writer, entry, () => bodies.readChunk(inbound), () => op_cancel_read(inbound), () => MapPrototypeDelete(underWay, id));
-          return;
+          if (writer !== 0) {
+            pump(writer, entry, () => bodies.readChunk(inbound), () => op_cancel_read(inbound.id), () => MapPrototypeDelete(underWay, id));
+            return;
+          }
+          op_cancel_read(inbound.id);
         }
       } else {
         const writer = op_respond(id, status, responseFields(state), undefined);
-        pumpStream(writer, entry, body.stream, () => MapPrototypeDelete(underWay, id));
-        return;
+        if (writer !== 0) {
+          pumpStream(writer, entry, body.stream, () => MapPrototypeDelete(underWay, id));
+          return;
+        }
+        // Nobody wants the body (HEAD): its source need not make it.
+        streams.cancel(body.stream, undefined);
       }
     }
   } catch (error) {

@@ -187,7 +187,7 @@ class Request {
     // A request that arrives; fields are "name\nvalue\n…".
     internals.arrivingRequest = (method, url, fields, inbound) =>
       new Request(kInternal, {
-        __proto__: null, method, url, headers: fields, body: inbound === 0 ? null : new bodies.Body(undefined, inbound, undefined),
+        __proto__: null, method, url, headers: fields, body: inbound === 0 ? null : new bodies.Body(undefined, new bodies.Arriving(inbound), undefined),
         redirect: "manual", signal: undefined, follows: undefined, abortReason: undefined,
       });
     // Aborts an arriving request's signal, now or when it is first asked for.
