@@ -103,8 +103,8 @@ pub(super) fn long_string<'s>(
 
 /// A string argument, lone surrogates replaced.
 pub(super) fn text(scope: &v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> OpResult<String> {
-    let string = v8::Local::<v8::String>::try_from(value)
-        .map_err(|_| OpError::Type("expected a string"))?;
+    let string =
+        v8::Local::<v8::String>::try_from(value).map_err(|_| OpError::Type("expected a string"))?;
     Ok(string.to_rust_string_lossy(scope))
 }
 
@@ -124,12 +124,18 @@ pub(super) fn number(value: v8::Local<v8::Value>) -> OpResult<f64> {
 
 /// The bytes of a view, copied.
 pub(super) fn bytes(value: v8::Local<v8::Value>) -> OpResult<Vec<u8>> {
+    with_bytes(value, <[u8]>::to_vec)
+}
+
+/// Lends the bytes of a view, where they lie, to something that runs no JavaScript.
+pub(super) fn with_bytes<T>(
+    value: v8::Local<v8::Value>,
+    read: impl FnOnce(&[u8]) -> T,
+) -> OpResult<T> {
     let view = v8::Local::<v8::ArrayBufferView>::try_from(value)
         .map_err(|_| OpError::Type("expected a view of an ArrayBuffer"))?;
-    let mut bytes = vec![0; view.byte_length()];
-    let copied = view.copy_contents(&mut bytes);
-    bytes.truncate(copied);
-    Ok(bytes)
+    let mut storage = [0; v8::TYPED_ARRAY_MAX_SIZE_IN_HEAP];
+    Ok(read(view.get_contents(&mut storage)))
 }
 
 /// A new Uint8Array that takes the bytes over.
