@@ -95,7 +95,7 @@ async fn the_breadcrumb_names_what_runs() {
     })
     .await;
     // What the agent would read after a crash.
-    worker.signal(Signal::SEGV);
+    worker.signal(Signal::KILL);
     worker.ended().await;
     assert_eq!(worker.breadcrumb(), ["uid-default-hog"]);
     hog.abort();

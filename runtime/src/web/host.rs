@@ -176,6 +176,9 @@ pub trait Host: 'static {
     fn now_ms(&self) -> f64;
     /// Milliseconds since the instance began. Stands still while JavaScript runs.
     fn elapsed_ms(&self) -> f64;
+    /// Says for which request the JavaScript runs that makes the next call; none where V8 does not know it. It may be
+    /// another one than that of the event: promises of one request may be resolved by another.
+    fn act_for(&mut self, request: Option<RequestId>);
     /// The request for which JavaScript runs now; none during module evaluation.
     fn current_request(&self) -> Option<RequestId>;
 

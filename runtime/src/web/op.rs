@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use v8::MapFnTo;
 
-use super::host::{Host, HostError, HostSlot};
+use super::host::{Host, HostError, HostSlot, RequestId};
 
 /// A native operation, and under which name JavaScript finds it in `ops`.
 pub(super) struct Op {
@@ -81,10 +81,22 @@ pub(super) fn throw(scope: &mut v8::PinScope<'_, '_>, error: OpError) {
 
 /// The host of this isolate; none while the snapshot is made.
 pub(super) fn host<'a>(scope: &'a mut v8::PinScope<'_, '_>) -> OpResult<&'a mut dyn Host> {
+    let request = continuation_request(scope);
     match scope.get_slot_mut::<HostSlot>() {
-        Some(slot) => Ok(slot.0.as_mut()),
+        Some(slot) => {
+            let host = slot.0.as_mut();
+            host.act_for(request);
+            Ok(host)
+        }
         None => Err(OpError::Type("not available while the snapshot is made")),
     }
+}
+
+/// The request that this JavaScript runs for: V8 carries it along every promise and microtask from where the entry set it.
+fn continuation_request(scope: &v8::PinScope<'_, '_>) -> Option<RequestId> {
+    let data = scope.get_continuation_preserved_embedder_data();
+    let request = v8::Local::<v8::Uint32>::try_from(data).ok()?.value();
+    (request != 0).then_some(RequestId(request))
 }
 
 /// A string for JavaScript; text over V8's maximum length becomes empty.
