@@ -237,6 +237,7 @@ impl Supervisor {
         command
             .arg("--drain-seconds")
             .arg(self.settings.drain.as_secs().to_string());
+        command.arg("--closed");
         if self.settings.dev {
             command.arg("--dev");
         }
