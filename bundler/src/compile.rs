@@ -19,6 +19,7 @@ use oxc::transformer::{
     Transformer,
 };
 
+use crate::enums;
 use crate::imports::{Facts, Import, is_too_deep, take_imports};
 use crate::invalid::{Invalid, Location};
 use crate::modules::{SourceKind, SourceModule};
@@ -94,6 +95,9 @@ fn compile(path: &str, text: &str, kind: SourceKind) -> Result<Compiled, Invalid
     let mut program = parsed.program;
     if let Some(offset) = is_too_deep(&program) {
         return Err(at(offset, nesting::TOO_DEEP));
+    }
+    if let Some(offset) = enums::too_long(&program) {
+        return Err(at(offset, enums::TOO_LONG));
     }
     let semantic = SemanticBuilder::new()
         .with_check_syntax_error(true)

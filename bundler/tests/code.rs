@@ -247,6 +247,34 @@ fn enums_and_namespaces_become_values() {
 }
 
 #[test]
+fn texts_of_enums_are_bounded() {
+    let doubling = |first: &str, next: fn(usize) -> String| {
+        let members: String = (1..60)
+            .map(|n| format!("A{n} = {},\n", next(n - 1)))
+            .collect();
+        inline(&format!("enum E {{ A0 = {first},\n{members} }}\n{HANDLER}"))
+    };
+    for function in [
+        doubling("'x'", |n| format!("A{n} + A{n}")),
+        doubling("'x'", |n| format!("E.A{n} + E['A{n}']")),
+        doubling("7", |n| format!("`${{A{n}}}${{A{n}}}`")),
+        doubling("7", |n| format!("'' + A{n} + A{n}")),
+    ] {
+        let invalid = refused(&function);
+        assert_eq!(invalid.reason, reason::SYNTAX_ERROR);
+        assert!(
+            invalid
+                .message
+                .contains("enum members become longer than 1 MiB"),
+            "{invalid}"
+        );
+    }
+    built(&doubling("1", |n| format!("A{n} + A{n}"))).unwrap();
+    built(&doubling("1", |n| format!("A{n} | 1 << {n}"))).unwrap();
+    built(&doubling("'x'", |n| format!("'name-' + {n}"))).unwrap();
+}
+
+#[test]
 fn parts_of_a_namespace_use_each_other_by_full_name() {
     let first = "namespace N { export const p = 1; export function q() { return p } export namespace M { export class K {} } }\n";
     for (second, found) in [
