@@ -36,10 +36,10 @@ const UNREADY_AFTER: Duration = Duration::from_secs(3);
 pub enum WorkerEvent {
     /// A worker is there and serves nothing yet.
     Started(Control),
-    /// It is gone; these Functions ran just then, by UID.
+    /// It is gone.
     Lost {
-        /// From the breadcrumb.
-        running: Vec<String>,
+        /// Functions that count as its cause, by UID, from the breadcrumb.
+        blamed: Vec<String>,
     },
 }
 
@@ -198,13 +198,13 @@ impl Loader {
                 self.outputs.worker.send_replace(Some(control));
                 self.plan.worker_started();
             }
-            WorkerEvent::Lost { running } => {
+            WorkerEvent::Lost { blamed } => {
                 self.control = None;
                 self.closed_until = None;
                 self.lost_at = Some(Instant::now());
                 self.outputs.worker.send_replace(None);
                 self.generation += 1;
-                for uid in self.plan.worker_lost(&running) {
+                for uid in self.plan.worker_lost(&blamed) {
                     self.outputs.metrics.quarantines.inc();
                     tracing::error!(
                         uid,

@@ -147,13 +147,12 @@ impl Plan {
         self.dirty.extend(self.functions.keys().cloned());
     }
 
-    /// The worker is gone. `running`: the Functions that it ran just then, by UID; each crash counts against the revisions
-    /// that served. Returns the UIDs that are quarantined by it.
-    pub fn worker_lost(&mut self, running: &[String]) -> Vec<String> {
+    /// The worker is gone. `blamed`: the Functions that count as its cause, by UID. Returns those that are quarantined by it.
+    pub fn worker_lost(&mut self, blamed: &[String]) -> Vec<String> {
         self.worker_up = false;
         let busy = std::mem::take(&mut self.busy);
         let mut quarantined = Vec::new();
-        for uid in running {
+        for uid in blamed {
             let Some(function) = self.functions.get_mut(uid) else {
                 continue;
             };

@@ -91,6 +91,7 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
     platform::initialize(cores.min(4) as u32);
     let snapshot = Snapshot::load(inherited.snapshot)?;
     let breadcrumb = Arc::new(Breadcrumb::map(File::from(inherited.breadcrumb))?);
+    breadcrumb.mark_crashes()?;
     cpu::start_monitor()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
