@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::ffi_crash;
 use crate::control::BREADCRUMB_BYTES;
 use crate::limits::heap::HeapBudget;
 use crate::web::host::{Host, HostSlot};
@@ -287,6 +288,8 @@ unsafe impl Sync for Breadcrumb {}
 impl Breadcrumb {
     /// Bytes of a slot.
     pub const SLOT_BYTES: usize = 64;
+    /// The byte of a slot that is 1 where its thread crashed.
+    pub const CRASHED_AT: usize = Self::SLOT_BYTES - 1;
     /// Number of slots.
     pub const SLOTS: usize = BREADCRUMB_BYTES / Self::SLOT_BYTES;
 
@@ -313,12 +316,18 @@ impl Breadcrumb {
             .ok_or_else(std::io::Error::last_os_error)
     }
 
+    /// Has a crash of this process mark the slot of the thread it happens on.
+    pub fn mark_crashes(&self) -> std::io::Result<()> {
+        ffi_crash::install(self.memory)
+    }
+
     /// Writes whose JavaScript runs in a slot: the first bytes of the UID, zeros for none.
     pub fn mark(&self, slot: usize, uid: &str) {
         if slot >= Self::SLOTS {
             return;
         }
-        let bytes = &uid.as_bytes()[..uid.len().min(Self::SLOT_BYTES - 1)];
+        ffi_crash::this_thread_uses(slot);
+        let bytes = &uid.as_bytes()[..uid.len().min(Self::CRASHED_AT - 1)];
         for at in 0..=bytes.len() {
             // SAFETY: `slot` and `at` are inside the mapping; no other thread writes this slot. Volatile, because the
             // reader is another process.
