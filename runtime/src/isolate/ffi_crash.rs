@@ -148,9 +148,10 @@ mod tests {
             scope.spawn(move || {
                 breadcrumb.mark(1, "culprit");
                 is_marked.recv().unwrap();
-                // SAFETY: raise only sends this thread a signal.
                 match std::env::var(HOW).unwrap().as_str() {
+                    // SAFETY: raise only sends this thread a signal.
                     "fault" => unsafe { libc::raise(libc::SIGSEGV) },
+                    // SAFETY: as above.
                     "trap" => unsafe { libc::raise(libc::SIGTRAP) },
                     "another thread" => {
                         suspect();
