@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use kube::core::{Selector, SelectorExt as _};
 
 /// Reconciles Functions into bundles for the runtime pods, and reports what those serve.
 #[derive(Parser, Clone, Debug)]
@@ -46,8 +45,8 @@ pub struct Config {
     /// Lease in the system namespace by which one of several operators leads.
     #[arg(long, default_value = "isolet-operator")]
     pub lease_name: String,
-    /// Name of this operator in the Lease and in Events; the pod's name.
-    #[arg(long, env = "POD_NAME", default_value = "isolet-operator")]
+    /// Name of this operator in the Lease and in Events, which no other has; the pod's name.
+    #[arg(long, env = "POD_NAME", default_value_t = unique_name())]
     pub identity: String,
     /// Works without asking the Lease.
     #[arg(long)]
@@ -78,6 +77,10 @@ pub enum LogFormat {
     Text,
 }
 
+fn unique_name() -> String {
+    format!("isolet-operator-{}-{}", std::process::id(), k8s_openapi::jiff::Timestamp::now().as_millisecond())
+}
+
 fn label(text: &str) -> Result<String, String> {
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.is_empty()
@@ -96,12 +99,18 @@ fn domain(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Equality requirements only: all that a selector of pods by their own labels needs.
 fn selector(text: &str) -> Result<String, String> {
-    match text.parse::<Selector>() {
-        Ok(selector) if !selector.selects_all() => Ok(text.to_owned()),
-        Ok(_) => Err("must not select every pod".into()),
-        Err(error) => Err(error.to_string()),
+    let inside = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    let valid = |requirement: &str| {
+        requirement.split_once('=').is_some_and(|(key, value)| {
+            !key.is_empty() && key.chars().all(inside) && value.chars().all(inside)
+        })
+    };
+    if text.split(',').all(valid) {
+        return Ok(text.to_owned());
     }
+    Err("must be KEY=VALUE, or several with commas between".into())
 }
 
 #[cfg(test)]
