@@ -10,21 +10,27 @@ use isolet_crds::condition::reason;
 use oxc::allocator::Allocator;
 use oxc::ast::ast::Program;
 use oxc::codegen::{Codegen, CodegenOptions};
-use oxc::diagnostics::Diagnostics;
+use oxc::diagnostics::{Diagnostics, OxcDiagnostic};
 use oxc::parser::Parser;
 use oxc::semantic::SemanticBuilder;
 use oxc::span::SourceType;
 use oxc::transformer::{
-    DecoratorOptions, HelperLoaderMode, HelperLoaderOptions, TransformOptions, Transformer,
+    DecoratorOptions, EnvOptions, HelperLoaderMode, HelperLoaderOptions, Module, TransformOptions,
+    Transformer,
 };
 
+use crate::enums;
 use crate::imports::{Facts, Import, is_too_deep, take_imports};
 use crate::invalid::{Invalid, Location};
 use crate::modules::{SourceKind, SourceModule};
+use crate::namespaces::{BareUse, bare_use};
 use crate::nesting;
 
 /// Where generated code would import its helpers from; such imports never leave this module.
 const HELPERS: &str = "isolet:helpers";
+
+/// How a message of the transformer starts that speaks to the users of another tool.
+const NON_CONST_IN_NAMESPACE: &str = "Namespaces exporting non-const";
 
 /// A module that V8 can load.
 #[derive(Debug)]
@@ -44,7 +50,7 @@ pub(crate) fn compile_all(modules: &[SourceModule]) -> Result<Vec<Option<Compile
     let stack_bytes = modules
         .iter()
         .filter(|module| module.kind.is_script())
-        .map(|module| nesting::check(&module.path, module.text()?))
+        .map(|module| nesting::check(&module.path, module.text()?, module.kind))
         .try_fold(0, |most, bytes| bytes.map(|bytes| most.max(bytes)))?;
     let internal = |what: &str| Invalid::new(reason::SYNTAX_ERROR, what);
     std::thread::scope(|scope| {
@@ -90,6 +96,9 @@ fn compile(path: &str, text: &str, kind: SourceKind) -> Result<Compiled, Invalid
     if let Some(offset) = is_too_deep(&program) {
         return Err(at(offset, nesting::TOO_DEEP));
     }
+    if let Some(offset) = enums::too_long(&program) {
+        return Err(at(offset, enums::TOO_LONG));
+    }
     let semantic = SemanticBuilder::new()
         .with_check_syntax_error(true)
         .with_enum_eval(typescript)
@@ -108,9 +117,23 @@ fn compile(path: &str, text: &str, kind: SourceKind) -> Result<Compiled, Invalid
         return finish(facts, text.as_bytes().to_vec(), None, at);
     }
     let scoping = semantic.semantic.into_scoping();
+    if let Some(BareUse {
+        offset,
+        namespace,
+        name,
+    }) = bare_use(&program, &scoping)
+    {
+        return Err(at(
+            offset,
+            &format!(
+                "{name} is exported by another part of namespace {namespace}: write {namespace}.{name}"
+            ),
+        ));
+    }
     let transformed = Transformer::new(&allocator, Path::new(path), &transform_options())
         .build_with_scoping(scoping, &mut program);
-    if let Some(error) = first_error(path, text, &transformed.diagnostics) {
+    // What the transformer calls a warning would change what the code does.
+    if let Some(error) = first_of(path, text, transformed.diagnostics.iter().collect()) {
         return Err(error);
     }
     let helpers = take_imports(&mut program, HELPERS);
@@ -133,7 +156,7 @@ fn finish(
     if let Some(offset) = facts.accessor {
         return Err(at(
             offset,
-            "accessor fields are not supported: write a getter and a setter",
+            "accessor fields are TypeScript here: write a getter and a setter, or name the module .ts",
         ));
     }
     Ok(Compiled {
@@ -153,6 +176,11 @@ fn transform_options() -> TransformOptions {
         helper_loader: HelperLoaderOptions {
             module_name: HELPERS.into(),
             mode: HelperLoaderMode::Runtime,
+        },
+        // `import = require()` and `export =` are errors instead of CommonJS.
+        env: EnvOptions {
+            module: Module::Esm,
+            ..EnvOptions::default()
         },
         ..TransformOptions::default()
     }
@@ -196,20 +224,28 @@ fn helper_source(helper: &str, local: &str) -> Option<String> {
 
 /// The first error by position, and how many more there are.
 fn first_error(path: &str, text: &str, diagnostics: &Diagnostics) -> Option<Invalid> {
-    let offset_of = |diagnostic: &oxc::diagnostics::OxcDiagnostic| {
+    first_of(path, text, diagnostics.errors().collect())
+}
+
+fn first_of(path: &str, text: &str, diagnostics: Vec<&OxcDiagnostic>) -> Option<Invalid> {
+    let offset_of = |diagnostic: &OxcDiagnostic| {
         diagnostic
             .labels
             .first()
             .map_or(0, |label| label.offset() as usize)
     };
     let first = diagnostics
-        .errors()
+        .iter()
         .min_by_key(|diagnostic| offset_of(diagnostic))?;
-    let more = diagnostics.errors().count() - 1;
+    let more = diagnostics.len() - 1;
     let mut message = first.message.to_string();
+    if message.starts_with(NON_CONST_IN_NAMESPACE) {
+        message = "a namespace can export only const variables here: write const, or a module instead of the namespace".into();
+    }
     if let Some(help) = &first.help {
-        message.push_str(": ");
-        message.push_str(help);
+        message.push_str(" (");
+        message.push_str(&help.split_whitespace().collect::<Vec<_>>().join(" "));
+        message.push(')');
     }
     if more > 0 {
         message.push_str(&format!(" (and {more} more)"));

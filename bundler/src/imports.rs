@@ -9,7 +9,7 @@ use oxc::ast_visit::{Visit, walk};
 use oxc::span::{GetSpan, Span};
 
 /// Deepest syntax tree that is taken: later passes recurse over it.
-const MAX_TREE_DEPTH: usize = 3000;
+const MAX_TREE_DEPTH: usize = 6000;
 
 /// An import, static or dynamic with a constant.
 #[derive(Clone, Debug, PartialEq, Eq)]

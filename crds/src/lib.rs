@@ -10,6 +10,7 @@
 //! resolve    which module an import names
 //! report     what an agent tells the operator
 //! bundle     what a runtime pod needs to serve one revision: manifest, archive, digest, chunks
+//! yaml       the CustomResourceDefinition as files
 //! labels     labels and annotations of the objects that carry bundles
 //! ```
 
@@ -21,6 +22,7 @@ pub mod labels;
 mod limits;
 pub mod report;
 pub mod resolve;
+pub mod yaml;
 
 pub use function::{
     Address, ConfigMapReference, Egress, EnvVar, EnvVarSource, Function, FunctionSpec,
