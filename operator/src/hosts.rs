@@ -20,7 +20,9 @@ pub(crate) struct AllowedHosts {
 
 /// The file is no map of namespaces to lists of patterns.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to read --allowed-hosts-file as a map from namespaces to lists of host patterns: {0}")]
+#[error(
+    "failed to read --allowed-hosts-file as a map from namespaces to lists of host patterns: {0}"
+)]
 pub struct AllowedHostsError(String);
 
 impl AllowedHosts {
@@ -134,7 +136,13 @@ mod tests {
     #[test]
     fn built_in_hosts_belong_to_nobody() {
         let hosts = hosts(r#"{"*": ["*"]}"#);
-        for host in ["a.b.isolet.local", "*.b.isolet.local", "isolet.local", "a.b.svc", "a.b.svc.cluster.local"] {
+        for host in [
+            "a.b.isolet.local",
+            "*.b.isolet.local",
+            "isolet.local",
+            "a.b.svc",
+            "a.b.svc.cluster.local",
+        ] {
             assert!(!hosts.allows("any", host), "{host}");
             assert!(hosts.explain("any", host).contains("built-in"), "{host}");
         }

@@ -169,7 +169,11 @@ async fn lead(
 }
 
 /// All watches, pollers and reconciles, until `end` resolves and the reconciles under way are done.
-async fn work(context: Arc<Context>, hosts_text: String, end: impl Future<Output = ()> + Send + 'static) {
+async fn work(
+    context: Arc<Context>,
+    hosts_text: String,
+    end: impl Future<Output = ()> + Send + 'static,
+) {
     let _watches = [
         AbortOnDropHandle::new(tokio::spawn(watches::bundles(context.clone()))),
         AbortOnDropHandle::new(tokio::spawn(watches::owner(context.clone()))),

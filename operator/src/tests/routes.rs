@@ -46,7 +46,10 @@ fn the_older_holds_a_route_and_the_newer_is_told_by_whom() {
     assert_eq!(granted.routes.len(), 1);
     let (reason, message) = granted.denied.expect("denied");
     assert_eq!(reason, reason::ROUTE_CONFLICT);
-    assert!(message.contains("x.test path /v1/ is held by Function a/old"), "{message}");
+    assert!(
+        message.contains("x.test path /v1/ is held by Function a/old"),
+        "{message}"
+    );
     assert_eq!(grant(&index, &old).denied, None);
 }
 
@@ -90,7 +93,10 @@ fn a_claim_without_permission_blocks_nobody() {
     assert_eq!(grant(&index, &owner).denied, None);
     let (reason, message) = grant(&index, &squatter).denied.expect("denied");
     assert_eq!(reason, reason::HOST_NOT_ALLOWED);
-    assert!(message.contains("namespace evil may not claim host shop.test"), "{message}");
+    assert!(
+        message.contains("namespace evil may not claim host shop.test"),
+        "{message}"
+    );
     assert!(index.replace_hosts(AllowedHosts::none("isolet.local")));
     assert!(grant(&index, &owner).denied.is_some());
 }
@@ -106,7 +112,10 @@ fn what_a_restarted_watch_does_not_list_is_gone() {
     assert!(index.is_synced());
     index.listing();
     index.applied(&function("n", "stays", 2, &[("x.test", "/")]));
-    assert!(index.find("uid-goes").is_some(), "kept until the list is complete");
+    assert!(
+        index.find("uid-goes").is_some(),
+        "kept until the list is complete"
+    );
     let touched = index.listed();
     assert_eq!(touched.gone, ["uid-goes"]);
     assert_eq!(names(&touched.reconcile), ["stays"]);
