@@ -35,8 +35,8 @@ fn names(references: &[FunctionRef]) -> Vec<&str> {
 fn the_older_holds_a_route_and_the_newer_is_told_by_whom() {
     let index = index(r#"{"*": ["*"]}"#);
     let (old, new) = (
-        function("a", "old", 1, &[("x.test", "/v1")]),
-        function("b", "new", 2, &[("x.test", "/v1/"), ("x.test", "/v2")]),
+        function("a", "old", 1, &[("x.a.test", "/v1")]),
+        function("b", "new", 2, &[("x.a.test", "/v1/"), ("x.a.test", "/v2")]),
     );
     index.applied(&new);
     assert_eq!(grant(&index, &new).denied, None);
@@ -47,7 +47,7 @@ fn the_older_holds_a_route_and_the_newer_is_told_by_whom() {
     let (reason, message) = granted.denied.expect("denied");
     assert_eq!(reason, reason::ROUTE_CONFLICT);
     assert!(
-        message.contains("x.test path /v1/ is held by Function a/old"),
+        message.contains("x.a.test path /v1/ is held by Function a/old"),
         "{message}"
     );
     assert_eq!(grant(&index, &old).denied, None);
@@ -56,8 +56,8 @@ fn the_older_holds_a_route_and_the_newer_is_told_by_whom() {
 #[test]
 fn a_route_let_go_wakes_the_one_that_waits() {
     let index = index(r#"{"*": ["*"]}"#);
-    let holder = function("a", "holder", 1, &[("x.test", "/")]);
-    let waiting = function("a", "waiting", 2, &[("x.test", "/")]);
+    let holder = function("a", "holder", 1, &[("x.a.test", "/")]);
+    let waiting = function("a", "waiting", 2, &[("x.a.test", "/")]);
     index.applied(&holder);
     index.applied(&waiting);
     let touched = index.applied(&function("a", "holder", 1, &[]));
@@ -74,8 +74,8 @@ fn a_route_let_go_wakes_the_one_that_waits() {
 fn a_tie_goes_to_the_smaller_uid() {
     let index = index(r#"{"*": ["*"]}"#);
     let (a, b) = (
-        function("n", "a", 1, &[("x.test", "/")]),
-        function("n", "b", 1, &[("x.test", "/")]),
+        function("n", "a", 1, &[("x.a.test", "/")]),
+        function("n", "b", 1, &[("x.a.test", "/")]),
     );
     index.applied(&b);
     index.applied(&a);
@@ -105,13 +105,13 @@ fn a_claim_without_permission_blocks_nobody() {
 fn what_a_restarted_watch_does_not_list_is_gone() {
     let index = index(r#"{"*": ["*"]}"#);
     index.listing();
-    index.applied(&function("n", "stays", 2, &[("x.test", "/")]));
-    index.applied(&function("n", "goes", 1, &[("x.test", "/")]));
+    index.applied(&function("n", "stays", 2, &[("x.a.test", "/")]));
+    index.applied(&function("n", "goes", 1, &[("x.a.test", "/")]));
     assert!(!index.is_synced());
     assert_eq!(index.listed(), Touched::default());
     assert!(index.is_synced());
     index.listing();
-    index.applied(&function("n", "stays", 2, &[("x.test", "/")]));
+    index.applied(&function("n", "stays", 2, &[("x.a.test", "/")]));
     assert!(
         index.find("uid-goes").is_some(),
         "kept until the list is complete"

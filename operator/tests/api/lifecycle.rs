@@ -1,12 +1,13 @@
 //! A Function from apply to delete.
 
-use isolet_crds::labels;
+use isolet_crds::{FunctionStatus, labels};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use crate::harness::{World, code, eventually, hello, is, message, sequence, status, uid};
+use crate::harness::{World, code, create, eventually, hello, is, message, sequence, status, uid};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applied_function_becomes_ready_on_every_pod() {
@@ -108,7 +109,7 @@ async fn updates_swap_and_a_revert_ranks_the_old_revision_highest_again() {
     let third = world.until_ready("hello").await;
     assert_eq!(pod.main_of(&uid).expect("serves").0, one);
     assert_eq!(status(&third).revision.as_ref(), Some(&one));
-    let of = |revision: &str, objects: &[k8s_openapi::api::core::v1::ConfigMap]| {
+    let of = |revision: &str, objects: &[ConfigMap]| {
         objects
             .iter()
             .find(|object| object.labels()[labels::REVISION] == revision)
@@ -137,8 +138,7 @@ async fn broken_code_is_told_with_its_place_and_the_old_goes_on() {
     let _operator = world.operator();
     let broken = json!({"source": {"inline": "export default {\n  fetch( { return 1 }\n}\n"}});
     world.apply("hello", broken.clone()).await;
-    let rejected =
-        |status: &isolet_crds::FunctionStatus| is(status, "Accepted", "False", "SyntaxError");
+    let rejected = |status: &FunctionStatus| is(status, "Accepted", "False", "SyntaxError");
     let function = world.until("rejected", "hello", rejected).await;
     assert!(
         message(&function, "Accepted").contains("main.ts:2:"),
@@ -212,14 +212,14 @@ async fn pods_that_come_and_go_are_counted() {
     let world = World::new().await;
     let _operator = world.operator();
     world.apply("hello", hello("x")).await;
-    let waits = |status: &isolet_crds::FunctionStatus| is(status, "Ready", "False", "NoRuntime");
+    let waits = |status: &FunctionStatus| is(status, "Ready", "False", "NoRuntime");
     let function = world.until("without a runtime", "hello", waits).await;
     assert!(is(status(&function), "Reconciling", "True", "NoRuntime"));
     let one = world.pod(1).await;
     world.until_ready("hello").await;
     let two = world.pod(2).await;
     let nodes = |wanted: &'static str| {
-        move |status: &isolet_crds::FunctionStatus| {
+        move |status: &FunctionStatus| {
             status
                 .nodes
                 .as_ref()
@@ -231,8 +231,7 @@ async fn pods_that_come_and_go_are_counted() {
     one.delete().await;
     world.until("served by one", "hello", nodes("1/1")).await;
     two.quarantine(&uid(&function));
-    let quarantined =
-        |status: &isolet_crds::FunctionStatus| is(status, "Ready", "False", "Quarantined");
+    let quarantined = |status: &FunctionStatus| is(status, "Ready", "False", "Quarantined");
     world.until("quarantined", "hello", quarantined).await;
 }
 
@@ -241,23 +240,12 @@ async fn large_code_is_split_over_several_objects() {
     let world = World::new().await;
     let pod = world.pod(1).await;
     let _operator = world.operator();
-    // Noise does not compress: 1.2 MB are two chunks.
-    let noise = |kib: usize, mut seed: u64| {
-        let mut text = String::with_capacity(kib << 10);
-        while text.len() < kib << 10 {
-            seed = seed
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            text.push(char::from(b' ' + (seed >> 57) as u8 % 95));
-        }
-        text
-    };
     let modules = |parts: usize| {
         let mut modules = serde_json::Map::from_iter([("main.ts".to_owned(), json!(code("big")))]);
         for part in 0..parts {
             modules.insert(
                 format!("noise{part}.txt"),
-                json!(noise(300, part as u64 + 1)),
+                json!(noise(300 << 10, part as u64 + 1)),
             );
         }
         json!({"source": {"modules": modules}})
@@ -271,4 +259,51 @@ async fn large_code_is_split_over_several_objects() {
             .1
             .contains("big")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_too_large_is_refused_with_its_size() {
+    let world = World::new().await;
+    let _operator = world.operator();
+    crate::references::grant(&world).await;
+    let mut env = Vec::new();
+    for part in 0..15 {
+        let mut data = serde_json::Map::new();
+        for key in 0..14 {
+            data.insert(
+                format!("v{key}"),
+                json!(noise(64_000, part * 100 + key + 1)),
+            );
+            let from = json!({"configMapKeyRef": {"name": format!("large-{part}"), "key": format!("v{key}")}});
+            env.push(json!({"name": format!("V{part}_{key}"), "valueFrom": from}));
+        }
+        let object = json!({"metadata": {"name": format!("large-{part}")}, "data": data});
+        create::<ConfigMap>(world.in_tenant(), object).await;
+    }
+    world
+        .apply(
+            "large",
+            json!({"source": {"inline": code("x")}, "env": env}),
+        )
+        .await;
+    let refused = |status: &FunctionStatus| is(status, "Accepted", "False", "BundleTooLarge");
+    let function = world.until("refused", "large", refused).await;
+    let told = message(&function, "Ready");
+    assert!(
+        told.contains("8388608") && told.contains("make the code smaller"),
+        "{told}"
+    );
+    assert!(world.config_maps(&uid(&function)).await.is_empty());
+}
+
+/// Text that does not compress.
+fn noise(bytes: usize, mut seed: u64) -> String {
+    let mut text = String::with_capacity(bytes);
+    while text.len() < bytes {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        text.push(char::from(b' ' + (seed >> 57) as u8 % 95));
+    }
+    text
 }

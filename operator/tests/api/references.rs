@@ -15,7 +15,8 @@ fn with_secret() -> Value {
     json!({"source": {"inline": code("x")}, "env": [{"name": "TOKEN", "valueFrom": reference}]})
 }
 
-async fn grant(world: &World) {
+/// What the command in the condition does.
+pub(crate) async fn grant(world: &World) {
     create::<RoleBinding>(
         world.in_tenant(),
         json!({
