@@ -27,6 +27,7 @@ mod leader;
 mod metrics;
 mod routes;
 mod server;
+pub mod signals;
 mod status;
 mod sweep;
 mod triggers;
