@@ -246,3 +246,48 @@ async fn bundles_go_with_the_runtime_daemon_set() {
         .expect("deletes");
     world.until_swept(&uid(&function)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_refuses_the_operator_is_named_until_it_answers() {
+    let world = World::new().await;
+    let _pod = world.pod(1).await;
+    let token = world.files.path().join("token");
+    std::fs::write(&token, "of somebody else").expect("writes");
+    let _operator = world.operator();
+    world.apply("hello", hello("x")).await;
+    let silent = |status: &FunctionStatus| {
+        is(status, "Programmed", "False", "Programming")
+            && status.conditions.iter().any(|c| {
+                c.message
+                    .contains("isolet-runtime-1 does not answer the operator")
+            })
+    };
+    world.until("without an answer", "hello", silent).await;
+    std::fs::write(&token, "operator-token").expect("writes");
+    world.until_ready("hello").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_deleted_by_hand_comes_back() {
+    let world = World::new().await;
+    let pod = world.pod(1).await;
+    let _operator = world.operator();
+    world.apply("hello", hello("x")).await;
+    let uid = uid(&world.until_ready("hello").await);
+    let before = world.config_maps(&uid).await.remove(0);
+    let config_maps = world.in_system::<ConfigMap>();
+    config_maps
+        .delete(&before.name_any(), &DeleteParams::default())
+        .await
+        .expect("deletes");
+    eventually("the bundle again", || async {
+        let now = world.config_maps(&uid).await;
+        now.len() == 1 && now[0].uid() != before.uid() && now[0].binary_data == before.binary_data
+    })
+    .await;
+    eventually("the pod to serve it again", || async {
+        pod.main_of(&uid).is_some()
+    })
+    .await;
+    world.until_ready("hello").await;
+}
