@@ -1,0 +1,26 @@
+//! The Web APIs in real isolates made from a real snapshot.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+
+mod cases;
+mod console;
+mod fetch;
+mod handler;
+mod harness;
+mod memory;
+mod termination;
+mod wasm;
+
+use cases::run_cases;
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        $(#[test]
+        fn $name() {
+            run_cases(stringify!($name), include_str!(concat!("cases/", stringify!($name), ".js")));
+        })*
+    };
+}
+
+cases![
+    globals, events, headers, url, encoding, streams, http, prototypes
+];
