@@ -15,14 +15,25 @@ local_load() { local_tool load "$@"; }
 local_stop() { local_tool down; }
 local_enter() { mapfile -t enter < <(local_tool enter); }
 
-current_start() { kubectl cluster-info; }
-current_load() { echo "images are to be pulled from $REPOSITORY/{operator,runtime}:$TAG"; }
-current_stop() { :; }
+current_start() {
+  local tool
+  for tool in kubectl helm; do command -v $tool >/dev/null || { echo "CLUSTER=$CLUSTER needs $tool" >&2; return 1; }; done
+  kubectl cluster-info
+}
+current_load() { :; }
+# What an interrupted run has left; nothing that was there before.
+current_stop() {
+  [ -e "$work/installed" ] || return 0
+  helm uninstall isolet -n isolet-system --wait >/dev/null 2>&1
+  kubectl delete namespace isolet-system isolet-e2e isolet-e2e-strangers isolet-e2e-crowd --ignore-not-found
+  kubectl delete crd functions.isolet.dev --ignore-not-found
+}
 current_enter() { enter=(env); }
 
 kind_start() {
   docker info >/dev/null 2>&1 || { echo "CLUSTER=kind needs Docker" >&2; return 1; }
-  command -v kind >/dev/null || { echo "CLUSTER=kind needs kind" >&2; return 1; }
+  local tool
+  for tool in kind kubectl helm; do command -v $tool >/dev/null || { echo "CLUSTER=kind needs $tool" >&2; return 1; }; done
   export KUBECONFIG=$work/kubeconfig
   printf 'kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes: [{role: control-plane}, {role: worker}, {role: worker}]\n' |
     kind create cluster --name isolet-e2e --config - --wait 120s

@@ -12,6 +12,7 @@ topic_install() {
     bad "the cluster has no Isolet yet" "there is a CustomResourceDefinition functions.isolet.dev; these tests install and remove it"
     exit 1
   fi
+  touch "$work/installed"
   kubectl create namespace "$system" >/dev/null
   kubectl label namespace "$system" pod-security.kubernetes.io/enforce=restricted >/dev/null
   local arguments start out

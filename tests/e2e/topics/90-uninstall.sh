@@ -11,6 +11,7 @@ topic_uninstall() {
   check "a Function is deleted without the operator" kubectl delete function hello -n "$tenant" --timeout=10s
   check "namespaces end" kubectl delete namespace "$tenant" "$stranger" "$system" --timeout=90s
   check "the CustomResourceDefinition is deleted" kubectl delete crd functions.isolet.dev --timeout=30s
+  rm -f "$work/installed"
   local left
   left=$(kubectl get clusterroles,clusterrolebindings -o name | grep isolet)
   same "nothing of Isolet is left in the cluster" "" "$left"
