@@ -24,7 +24,7 @@ images: ## makes target/images/operator.tar and runtime.tar (TAG=dev, BASE=image
 
 crds: ## writes crds/*.yaml and the chart's copy from the Rust types
 	@tests/toolchain
-	cargo run --locked -q -p isolet-crds --bin isolet-crds
+	cargo run --locked -q -p isolet-crds --example generate
 
 fmt: ## formats the code
 	cargo fmt --all
