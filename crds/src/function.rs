@@ -3,6 +3,9 @@
 //! What a schema can check it checks (patterns, ranges, CEL), so that `kubectl apply` itself refuses with a sentence.
 //! The generated YAML is `crds/functions.isolet.dev.yaml`; `make crds` writes it and a test compares it.
 
+// `KubeSchema` repeats each struct inside a function, where its `pub` reaches nobody.
+#![allow(unreachable_pub)]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -1,5 +1,8 @@
 //! `spec.limits`: what one Function may use, as written and as numbers.
 
+// `KubeSchema` repeats each struct inside a function, where its `pub` reaches nobody.
+#![allow(unreachable_pub)]
+
 use std::time::Duration;
 
 use kube::KubeSchema;
