@@ -12,7 +12,7 @@
 
 mod poll;
 
-pub use poll::AgentClient;
+pub(crate) use poll::AgentClient;
 pub(crate) use poll::jitter;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -30,11 +30,11 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::context::Context;
 
 /// How long a pod may be silent before it counts as not serving.
-pub const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// The runtime pods by name.
 #[derive(Default)]
-pub struct Agents {
+pub(crate) struct Agents {
     inner: Mutex<Inner>,
 }
 
@@ -68,7 +68,7 @@ enum Hearing {
 
 /// What the runtime pods make of one revision of one Function.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Observation {
+pub(crate) struct Observation {
     /// Pods that are not being deleted.
     pub desired: usize,
     /// Those of them that are ready.
@@ -91,14 +91,14 @@ pub struct Observation {
 
 impl Observation {
     /// Every ready pod serves the revision, and there is one.
-    pub fn is_programmed(&self) -> bool {
+    pub(crate) fn is_programmed(&self) -> bool {
         self.serving > 0 && self.serving == self.ready && self.quarantined == 0
     }
 }
 
 /// Whose state changed.
 #[derive(Debug, PartialEq)]
-pub enum Changed {
+pub(crate) enum Changed {
     /// The state of these Functions.
     Functions(Vec<String>),
     /// The number of pods, or what is known of one: every Function's.
@@ -107,7 +107,7 @@ pub enum Changed {
 
 impl Agents {
     /// What the pods make of a revision.
-    pub fn observe(&self, uid: &str, revision: &str) -> Observation {
+    pub(crate) fn observe(&self, uid: &str, revision: &str) -> Observation {
         let inner = self.lock();
         let mut seen = Observation::default();
         for (name, pod) in inner.pods.iter().filter(|(_, pod)| !pod.terminating) {
@@ -137,7 +137,7 @@ impl Agents {
     }
 
     /// Whether the pods were listed and every ready one has answered or had its time.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let inner = self.lock();
         inner.listed
             && !inner
@@ -247,7 +247,7 @@ impl Agents {
 }
 
 /// Follows the runtime pods until dropped.
-pub async fn run(context: Arc<Context>) {
+pub(crate) async fn run(context: Arc<Context>) {
     let config = &context.config;
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &config.system_namespace);
     let events = watcher(pods, watcher::Config::default().labels(&config.runtime_selector)).default_backoff();

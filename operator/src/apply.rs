@@ -30,7 +30,7 @@ const KEPT_MEANWHILE: usize = 5;
 /// The API server did not take or give an object.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {verb} {kind:?} {name}: {source}")]
-pub struct ApplyError {
+pub(crate) struct ApplyError {
     verb: &'static str,
     kind: Kind,
     name: String,
@@ -39,7 +39,7 @@ pub struct ApplyError {
 
 /// What is to be done for a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub(crate) enum Plan {
     /// It is there and ranks highest.
     Nothing,
     /// The bundles are of a later generation than the Function at hand.
@@ -51,7 +51,7 @@ pub enum Plan {
 }
 
 /// Compares what there is with what is wanted. Pure.
-pub fn plan(
+pub(crate) fn plan(
     revisions: &BTreeMap<String, Revision>,
     wanted: &Summary,
     generation: i64,
@@ -94,7 +94,7 @@ fn owned(revision: &Revision, owner: Option<&OwnerReference>) -> bool {
 }
 
 /// The revision that runtime pods are told to serve: complete, with the highest sequence.
-pub fn told(revisions: &BTreeMap<String, Revision>) -> Option<&str> {
+pub(crate) fn told(revisions: &BTreeMap<String, Revision>) -> Option<&str> {
     revisions
         .iter()
         // Whether a Secret is needed only the manifest says; it is written first, so it is there.
@@ -105,7 +105,7 @@ pub fn told(revisions: &BTreeMap<String, Revision>) -> Option<&str> {
 
 /// Old revisions to delete: never the one told, nor one that a pod serves; of the others the newest are kept, `limit` of
 /// them once the one told serves everywhere. Pure.
-pub fn surplus(
+pub(crate) fn surplus(
     revisions: &BTreeMap<String, Revision>,
     served: &BTreeSet<String>,
     programmed: bool,
@@ -123,7 +123,7 @@ pub fn surplus(
 }
 
 /// Writes all objects of a revision: Secret first, first chunk last.
-pub async fn write(
+pub(crate) async fn write(
     context: &Context,
     function: &Function,
     built: &Built,
@@ -147,7 +147,7 @@ pub async fn write(
 }
 
 /// Gives all objects of a revision a new sequence: Secret first, first chunk last.
-pub async fn raise(context: &Context, revision: &Revision, sequence: u64) -> Result<(), ApplyError> {
+pub(crate) async fn raise(context: &Context, revision: &Revision, sequence: u64) -> Result<(), ApplyError> {
     let patch = json!({"metadata": {"annotations": {labels::SEQUENCE: sequence.to_string()}}});
     for ((kind, name), object) in revision.objects.iter().rev() {
         if object.sequence == sequence {
@@ -162,7 +162,7 @@ pub async fn raise(context: &Context, revision: &Revision, sequence: u64) -> Res
 }
 
 /// Deletes one object, if it is still the same one.
-pub async fn delete(
+pub(crate) async fn delete(
     context: &Context,
     function_uid: &str,
     key: &ObjectKey,

@@ -14,7 +14,7 @@ use crate::validate::Rejected;
 
 /// What a bundle comes to, small enough to be remembered.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// Name of the revision.
     pub revision: String,
     /// Size as stored, in bytes.
@@ -27,7 +27,7 @@ pub struct Summary {
 
 impl Summary {
     /// Of a bundle.
-    pub fn of(built: &Built) -> Self {
+    pub(crate) fn of(built: &Built) -> Self {
         Self {
             revision: built.bundle.digest.revision().to_owned(),
             size: built.bundle.bytes.len(),
@@ -38,7 +38,7 @@ impl Summary {
 }
 
 /// Packs; the only failure is a bundle too large.
-pub fn build(function: &ValidatedFunction) -> Result<Built, Rejected> {
+pub(crate) fn build(function: &ValidatedFunction) -> Result<Built, Rejected> {
     isolet_bundler::build(function).map_err(|error| Rejected {
         reason: reason::BUNDLE_TOO_LARGE,
         message: format!("{error}; make the code smaller, or split the Function"),
@@ -46,7 +46,7 @@ pub fn build(function: &ValidatedFunction) -> Result<Built, Rejected> {
 }
 
 /// The objects of one revision.
-pub struct Objects {
+pub(crate) struct Objects {
     /// Secret values, if any: written first, so that a complete set of chunks is always loadable.
     pub secret: Option<Secret>,
     /// Chunks.
@@ -54,7 +54,7 @@ pub struct Objects {
 }
 
 /// Where objects go and how they are marked.
-pub struct Placement<'a> {
+pub(crate) struct Placement<'a> {
     /// The system namespace.
     pub namespace: &'a str,
     /// The DaemonSet of the runtime pods.
@@ -64,7 +64,7 @@ pub struct Placement<'a> {
 }
 
 /// Name of a chunk's ConfigMap.
-pub fn chunk_name(uid: &str, revision: &str, chunk: usize) -> String {
+pub(crate) fn chunk_name(uid: &str, revision: &str, chunk: usize) -> String {
     match chunk {
         0 => base_name(uid, revision),
         n => format!("{}-{n}", base_name(uid, revision)),
@@ -72,7 +72,7 @@ pub fn chunk_name(uid: &str, revision: &str, chunk: usize) -> String {
 }
 
 /// Name of the Secret.
-pub fn secret_name(uid: &str, revision: &str) -> String {
+pub(crate) fn secret_name(uid: &str, revision: &str) -> String {
     format!("{}-env", base_name(uid, revision))
 }
 
@@ -82,7 +82,7 @@ fn base_name(uid: &str, revision: &str) -> String {
 }
 
 /// Lays a bundle out in objects.
-pub fn objects(
+pub(crate) fn objects(
     function: &Function,
     built: &Built,
     secrets: Option<Vec<u8>>,

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Which of the two kinds an object has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A chunk.
     ConfigMap,
     /// Secret values.
@@ -17,11 +17,11 @@ pub enum Kind {
 }
 
 /// Kind and name.
-pub type ObjectKey = (Kind, String);
+pub(crate) type ObjectKey = (Kind, String);
 
 /// What the labels and annotations of a bundle object say.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BundleObject {
+pub(crate) struct BundleObject {
     /// UID of the object itself.
     pub uid: String,
     /// Namespace and name of the Function.
@@ -39,25 +39,25 @@ pub struct BundleObject {
 
 /// One revision, put together from its objects.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Revision {
+pub(crate) struct Revision {
     /// Its objects.
     pub objects: BTreeMap<ObjectKey, BundleObject>,
 }
 
 impl Revision {
     /// Highest sequence of its objects.
-    pub fn sequence(&self) -> u64 {
+    pub(crate) fn sequence(&self) -> u64 {
         self.objects.values().map(|object| object.sequence).max().unwrap_or(0)
     }
 
     /// Whether every object has the same sequence: false after a raise that was cut short.
-    pub fn is_level(&self) -> bool {
+    pub(crate) fn is_level(&self) -> bool {
         let sequences: BTreeSet<u64> = self.objects.values().map(|object| object.sequence).collect();
         sequences.len() <= 1
     }
 
     /// Whether all chunks are there, and the Secret if one is needed.
-    pub fn is_complete(&self, needs_secret: bool) -> bool {
+    pub(crate) fn is_complete(&self, needs_secret: bool) -> bool {
         let chunks: BTreeSet<(usize, usize)> = self
             .objects
             .iter()
@@ -74,7 +74,7 @@ impl Revision {
 
 /// Bundle objects by UID of their Function.
 #[derive(Default)]
-pub struct BundleIndex {
+pub(crate) struct BundleIndex {
     inner: Mutex<Inner>,
 }
 
@@ -87,7 +87,7 @@ struct Inner {
 
 impl BundleIndex {
     /// An object was seen or written. Yields the UID of its Function where that is news.
-    pub fn applied(&self, kind: Kind, meta: &ObjectMeta) -> Option<String> {
+    pub(crate) fn applied(&self, kind: Kind, meta: &ObjectMeta) -> Option<String> {
         let (uid, name, object) = read(meta)?;
         let key = (kind, name);
         let mut inner = self.lock();
@@ -105,7 +105,7 @@ impl BundleIndex {
     }
 
     /// An object was deleted. Yields the UID of its Function where that is news.
-    pub fn deleted(&self, kind: Kind, meta: &ObjectMeta) -> Option<String> {
+    pub(crate) fn deleted(&self, kind: Kind, meta: &ObjectMeta) -> Option<String> {
         let (uid, name, object) = read(meta)?;
         let key = (kind, name);
         let mut inner = self.lock();
@@ -118,17 +118,17 @@ impl BundleIndex {
     }
 
     /// The operator deleted an object itself.
-    pub fn forget(&self, uid: &str, key: &ObjectKey) {
+    pub(crate) fn forget(&self, uid: &str, key: &ObjectKey) {
         self.lock().forget(uid, key);
     }
 
     /// The watch of a kind starts to list.
-    pub fn listing(&self, kind: Kind) {
+    pub(crate) fn listing(&self, kind: Kind) {
         self.lock().listing.insert(kind, HashSet::new());
     }
 
     /// The watch of a kind has listed all; yields the UIDs of Functions that lost objects meanwhile.
-    pub fn listed(&self, kind: Kind) -> Vec<String> {
+    pub(crate) fn listed(&self, kind: Kind) -> Vec<String> {
         let mut inner = self.lock();
         inner.synced.insert(kind);
         let seen = inner.listing.remove(&kind).unwrap_or_default();
@@ -146,22 +146,22 @@ impl BundleIndex {
     }
 
     /// Whether both watches have listed once.
-    pub fn is_synced(&self) -> bool {
+    pub(crate) fn is_synced(&self) -> bool {
         self.lock().synced.len() == 2
     }
 
     /// UIDs of all Functions that have objects.
-    pub fn uids(&self) -> Vec<String> {
+    pub(crate) fn uids(&self) -> Vec<String> {
         self.lock().functions.keys().cloned().collect()
     }
 
     /// All objects of a Function.
-    pub fn objects(&self, uid: &str) -> BTreeMap<ObjectKey, BundleObject> {
+    pub(crate) fn objects(&self, uid: &str) -> BTreeMap<ObjectKey, BundleObject> {
         self.lock().functions.get(uid).cloned().unwrap_or_default()
     }
 
     /// The revisions of a Function by name.
-    pub fn revisions(&self, uid: &str) -> BTreeMap<String, Revision> {
+    pub(crate) fn revisions(&self, uid: &str) -> BTreeMap<String, Revision> {
         let mut revisions: BTreeMap<String, Revision> = BTreeMap::new();
         for (key, object) in self.objects(uid) {
             let revision = revisions.entry(object.revision.clone()).or_default();

@@ -57,6 +57,9 @@ pub struct Config {
     /// ClusterRole by which a namespace grants access to its Secrets and ConfigMaps; named in that command.
     #[arg(long, default_value = "isolet-function-refs")]
     pub refs_cluster_role: String,
+    /// Seconds after which Secrets and ConfigMaps that a Function refers to are read again; they are not watched.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub reference_refresh_seconds: u64,
     /// Functions reconciled at once.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,

@@ -22,7 +22,7 @@ use crate::triggers::Triggers;
 use crate::validate::Rejected;
 
 /// Shared by the watches, the pollers and every reconcile.
-pub struct Context {
+pub(crate) struct Context {
     /// The API server.
     pub client: Client,
     /// The command line.
@@ -59,7 +59,7 @@ pub struct Context {
 
 /// The owner that bundle objects get.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// None was asked for.
     Unwanted,
     /// The DaemonSet is not there (yet, or any more): nothing is written.
@@ -70,7 +70,7 @@ pub enum Owner {
 
 impl Context {
     /// Fresh: nothing is known.
-    pub fn new(client: Client, config: Config, hosts: AllowedHosts, metrics: Metrics) -> Self {
+    pub(crate) fn new(client: Client, config: Config, hosts: AllowedHosts, metrics: Metrics) -> Self {
         let reporter = Reporter {
             controller: FIELD_MANAGER.to_owned(),
             instance: Some(config.identity.clone()),
@@ -100,7 +100,7 @@ impl Context {
     }
 
     /// Reconciles the Functions that a change of the pods concerns.
-    pub fn agents_changed(&self, changed: Changed) {
+    pub(crate) fn agents_changed(&self, changed: Changed) {
         match changed {
             Changed::All => self.triggers.extend(self.functions.all()),
             Changed::Functions(uids) => {
@@ -110,7 +110,7 @@ impl Context {
     }
 
     /// Takes what a change of the Functions touched.
-    pub fn functions_touched(&self, touched: Touched) {
+    pub(crate) fn functions_touched(&self, touched: Touched) {
         self.triggers.extend(touched.reconcile);
         for uid in touched.gone {
             self.memory.forget(&uid);
@@ -123,7 +123,7 @@ impl Context {
     }
 
     /// A bundle object changed: its Function is reconciled, or it is nobody's.
-    pub fn bundle_changed(&self, uid: String) {
+    pub(crate) fn bundle_changed(&self, uid: String) {
         match self.functions.find(&uid) {
             Some(function) => self.triggers.push(function),
             None if self.functions.is_synced() => self.orphans.push(uid),
@@ -132,7 +132,7 @@ impl Context {
     }
 
     /// Looks for bundle objects whose Function is gone, once all of both are known.
-    pub fn look_for_orphans(&self) {
+    pub(crate) fn look_for_orphans(&self) {
         if self.functions.is_synced() && self.bundles.is_synced() {
             let uids = self.bundles.uids().into_iter();
             self.orphans.extend(uids.filter(|uid| self.functions.find(uid).is_none()));
@@ -140,14 +140,14 @@ impl Context {
     }
 
     /// Whether bundles and pods are known well enough to judge a Function by them.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         self.bundles.is_synced() && self.agents.is_settled() && *self.owner.borrow() != Owner::Absent
     }
 }
 
 /// What a verdict depends on.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// `metadata.generation`.
     pub generation: Option<i64>,
     /// Versions of referenced objects.
@@ -158,18 +158,18 @@ pub struct Inputs {
 
 /// The last verdict on each Function: code that did not change is not compiled again.
 #[derive(Default)]
-pub struct Memory(Mutex<HashMap<String, (Inputs, Result<Summary, Rejected>)>>);
+pub(crate) struct Memory(Mutex<HashMap<String, (Inputs, Result<Summary, Rejected>)>>);
 
 impl Memory {
     /// The verdict, if the inputs are the same.
-    pub fn recall(&self, uid: &str, inputs: &Inputs) -> Option<Result<Summary, Rejected>> {
+    pub(crate) fn recall(&self, uid: &str, inputs: &Inputs) -> Option<Result<Summary, Rejected>> {
         let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, verdict) = memory.get(uid)?;
         (known == inputs).then(|| verdict.clone())
     }
 
     /// Keeps a verdict.
-    pub fn keep(&self, uid: &str, inputs: Inputs, verdict: Result<Summary, Rejected>) {
+    pub(crate) fn keep(&self, uid: &str, inputs: Inputs, verdict: Result<Summary, Rejected>) {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         memory.insert(uid.to_owned(), (inputs, verdict));
     }
@@ -182,11 +182,11 @@ impl Memory {
 /// Functions as the API server answered to the operator's own writes, until the watch has caught up: a reconcile that
 /// follows closely would otherwise compute from an old status and be refused.
 #[derive(Default)]
-pub struct Written(Mutex<HashMap<String, Arc<Function>>>);
+pub(crate) struct Written(Mutex<HashMap<String, Arc<Function>>>);
 
 impl Written {
     /// The newer of what the watch has and what was written.
-    pub fn newest(&self, watched: &Function) -> Arc<Function> {
+    pub(crate) fn newest(&self, watched: &Function) -> Arc<Function> {
         let uid = watched.uid().unwrap_or_default();
         let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match written.get(&uid) {
@@ -200,7 +200,7 @@ impl Written {
     }
 
     /// Keeps the answer to a write.
-    pub fn keep(&self, function: Function) {
+    pub(crate) fn keep(&self, function: Function) {
         let uid = function.uid().unwrap_or_default();
         let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         written.insert(uid, Arc::new(function));
@@ -217,11 +217,11 @@ fn version(function: &Function) -> u64 {
 
 /// Counts failed attempts in a row, for the backoff.
 #[derive(Default)]
-pub struct Attempts(Mutex<HashMap<String, u32>>);
+pub(crate) struct Attempts(Mutex<HashMap<String, u32>>);
 
 impl Attempts {
     /// One more; yields how long to wait: `first`, doubling to `last`.
-    pub fn failed(&self, uid: &str, first: Duration, last: Duration) -> Duration {
+    pub(crate) fn failed(&self, uid: &str, first: Duration, last: Duration) -> Duration {
         let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = attempts.entry(uid.to_owned()).or_default();
         let wait = first.saturating_mul(1 << (*count).min(16)).min(last);
@@ -230,7 +230,7 @@ impl Attempts {
     }
 
     /// Starts over.
-    pub fn succeeded(&self, uid: &str) {
+    pub(crate) fn succeeded(&self, uid: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 }

@@ -36,7 +36,7 @@ const SETTLE_STEP: Duration = Duration::from_millis(20);
 
 /// Why a reconcile is to be tried again. What is wrong with a Function is no error but its status.
 #[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
+pub(crate) enum ReconcileError {
     /// A referenced object could not be read.
     #[error(transparent)]
     Dereference(DereferenceError),
@@ -81,7 +81,7 @@ impl ReconcileError {
 }
 
 /// Reconciles until `stop` resolves, then finishes what is under way.
-pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + 'static) {
+pub(crate) async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + 'static) {
     let (store, writer) = reflector::store();
     let watched = trigger_self(watches::functions(context.clone(), writer), ());
     let triggered = context.triggers.clone().stream().map(|function| Ok(function.into()));
@@ -306,7 +306,7 @@ fn next_look(function: &Function, verdict: &Verdict, context: &Context) -> Actio
     }
     context.attempts.succeeded(&uid);
     if dereference::has_references(function) {
-        Action::requeue(dereference::REFRESH)
+        Action::requeue(Duration::from_secs(context.config.reference_refresh_seconds))
     } else {
         Action::await_change()
     }

@@ -1,9 +1,8 @@
 //! First step: fetches what a Function refers to. Only this step reads tenants' Secrets and ConfigMaps, one by one, and
 //! only where a namespace has granted it; the operator watches none of them. The controller therefore asks again every
-//! [`REFRESH`], and sooner while something is missing.
+//! `--reference-refresh-seconds`, and sooner while something is missing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use isolet_bundler::{SecretValue, Sources, inline_modules};
 use isolet_crds::condition::reason;
@@ -13,11 +12,8 @@ use kube::{Api, Client, ResourceExt as _};
 
 use crate::config::Config;
 
-/// How often references of a Function in good order are read again.
-pub const REFRESH: Duration = Duration::from_secs(30);
-
 /// All that the Function refers to.
-pub struct Dereferenced {
+pub(crate) struct Dereferenced {
     /// Code and env values.
     pub sources: Sources,
     /// Changes whenever a referenced object does.
@@ -27,7 +23,7 @@ pub struct Dereferenced {
 /// Why a reference could not be resolved: the ResolvedRefs condition.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
-pub struct Unresolved {
+pub(crate) struct Unresolved {
     /// One of the constants of [`reason`].
     pub reason: &'static str,
     /// Field, object, key and remedy.
@@ -36,7 +32,7 @@ pub struct Unresolved {
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
-pub enum DereferenceError {
+pub(crate) enum DereferenceError {
     /// A reference cannot be resolved as things stand.
     #[error(transparent)]
     Unresolved(#[from] Unresolved),
@@ -51,13 +47,13 @@ pub enum DereferenceError {
 }
 
 /// Whether the Function refers to anything.
-pub fn has_references(function: &Function) -> bool {
+pub(crate) fn has_references(function: &Function) -> bool {
     function.spec.source.config_map_ref.is_some()
         || function.spec.env.iter().any(|env| env.value_from.is_some())
 }
 
 /// Fetches every referenced object once.
-pub async fn dereference(
+pub(crate) async fn dereference(
     client: &Client,
     config: &Config,
     function: &Function,

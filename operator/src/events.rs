@@ -13,7 +13,7 @@ use crate::status::bounded;
 const MAX_NOTE_BYTES: usize = 1024;
 
 /// Publishes what changed from one status to the next. Failures are logged: an Event is not worth another reconcile.
-pub async fn publish(recorder: &Recorder, function: &Function, after: &FunctionStatus) {
+pub(crate) async fn publish(recorder: &Recorder, function: &Function, after: &FunctionStatus) {
     let object = function.object_ref(&());
     let generation = function.metadata.generation.unwrap_or_default();
     for event in transitions(function.status.as_ref(), after, generation) {
@@ -22,7 +22,7 @@ pub async fn publish(recorder: &Recorder, function: &Function, after: &FunctionS
 }
 
 /// Tells that an object cannot be decoded.
-pub async fn publish_undecodable(recorder: &Recorder, object: &ObjectReference, error: &str) {
+pub(crate) async fn publish_undecodable(recorder: &Recorder, object: &ObjectReference, error: &str) {
     send(recorder, object, undecodable(error)).await;
 }
 
@@ -33,7 +33,7 @@ async fn send(recorder: &Recorder, object: &ObjectReference, event: Event) {
 }
 
 /// The Events of a transition. Pure.
-pub fn transitions(before: Option<&FunctionStatus>, after: &FunctionStatus, generation: i64) -> Vec<Event> {
+pub(crate) fn transitions(before: Option<&FunctionStatus>, after: &FunctionStatus, generation: i64) -> Vec<Event> {
     let news = |kind: &str| {
         let new = find(after, kind)?;
         let old = before.and_then(|before| find(before, kind));

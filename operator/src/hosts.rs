@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// Namespace -> host patterns.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct AllowedHosts {
+pub(crate) struct AllowedHosts {
     patterns: BTreeMap<String, Vec<String>>,
     /// Domain of the built-in routes.
     domain: String,
@@ -25,7 +25,7 @@ pub struct AllowedHostsError(String);
 
 impl AllowedHosts {
     /// No host for anybody.
-    pub fn none(domain: &str) -> Self {
+    pub(crate) fn none(domain: &str) -> Self {
         Self {
             patterns: BTreeMap::new(),
             domain: domain.to_owned(),
@@ -33,7 +33,7 @@ impl AllowedHosts {
     }
 
     /// Reads JSON or YAML.
-    pub fn parse(text: &str, domain: &str) -> Result<Self, AllowedHostsError> {
+    pub(crate) fn parse(text: &str, domain: &str) -> Result<Self, AllowedHostsError> {
         if text.trim().is_empty() {
             return Ok(Self::none(domain));
         }
@@ -54,12 +54,12 @@ impl AllowedHosts {
     }
 
     /// Whether Functions of the namespace may claim the host (which may be a wildcard itself).
-    pub fn allows(&self, namespace: &str, host: &str) -> bool {
+    pub(crate) fn allows(&self, namespace: &str, host: &str) -> bool {
         !self.is_builtin(host) && self.of(namespace).any(|pattern| covers(pattern, host))
     }
 
     /// Why a host is not allowed, and the remedy.
-    pub fn explain(&self, namespace: &str, host: &str) -> String {
+    pub(crate) fn explain(&self, namespace: &str, host: &str) -> String {
         if self.is_builtin(host) {
             return format!(
                 "host {host} belongs to the built-in routes, which every Function has without asking; claim another host"

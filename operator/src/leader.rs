@@ -19,14 +19,14 @@ use kube::{Api, Client};
 use crate::agents::jitter;
 
 /// How long a Lease is good without renewal.
-pub const DURATION: Duration = Duration::from_secs(15);
+pub(crate) const DURATION: Duration = Duration::from_secs(15);
 /// How long a holder goes on without having renewed.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 /// Time between attempts.
-pub const RETRY: Duration = Duration::from_secs(2);
+pub(crate) const RETRY: Duration = Duration::from_secs(2);
 
 /// One candidate.
-pub struct Candidate {
+pub(crate) struct Candidate {
     leases: Api<Lease>,
     name: String,
     identity: String,
@@ -50,7 +50,7 @@ enum Decision {
 
 impl Candidate {
     /// A candidate of that identity, which no other process has.
-    pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
         Self {
             leases: Api::namespaced(client, namespace),
             name: name.to_owned(),
@@ -60,7 +60,7 @@ impl Candidate {
     }
 
     /// Waits until this candidate leads.
-    pub async fn acquire(&mut self) {
+    pub(crate) async fn acquire(&mut self) {
         loop {
             match self.attempt().await {
                 Ok(true) => return,
@@ -73,7 +73,7 @@ impl Candidate {
     }
 
     /// Keeps renewing; returns when the lead is lost.
-    pub async fn hold(&mut self) {
+    pub(crate) async fn hold(&mut self) {
         let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(RETRY).await;
@@ -91,7 +91,7 @@ impl Candidate {
     }
 
     /// Gives the Lease up, if it is held.
-    pub async fn release(&mut self) -> kube::Result<()> {
+    pub(crate) async fn release(&mut self) -> kube::Result<()> {
         let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
             return Ok(());
         };

@@ -101,15 +101,13 @@ pub async fn run(
         context: context.clone(),
         leads: AtomicBool::new(false),
     });
-    let server = tokio::spawn(server::serve(listener, shown.clone(), until(stopped.clone())));
+    let _server = AbortOnDropHandle::new(tokio::spawn(server::serve(listener, shown.clone())));
     let _signal = AbortOnDropHandle::new(tokio::spawn(async move {
         stop.await;
         stopping.send_replace(true);
     }));
 
-    let outcome = lead(context, shown, hosts_text, stopped).await;
-    server.abort();
-    outcome
+    lead(context, shown, hosts_text, stopped).await
 }
 
 /// Waits for the lead, works while it has it, and gives it up.

@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 /// Counters and gauges of one operator.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     reconciles: Counter,
     errors: Family<Reason, Counter>,
@@ -67,23 +67,23 @@ impl Default for Metrics {
 
 impl Metrics {
     /// A reconcile ended.
-    pub fn reconciled(&self, took: Duration) {
+    pub(crate) fn reconciled(&self, took: Duration) {
         self.reconciles.inc();
         self.durations.observe(took.as_secs_f64());
     }
 
     /// Something failed.
-    pub fn failed(&self, reason: &'static str) {
+    pub(crate) fn failed(&self, reason: &'static str) {
         self.errors.get_or_create(&Reason { reason }).inc();
     }
 
     /// Whether this operator leads.
-    pub fn leads(&self, leads: bool) {
+    pub(crate) fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
     /// A Function has this status.
-    pub fn has_status(&self, uid: &str, status: &FunctionStatus) {
+    pub(crate) fn has_status(&self, uid: &str, status: &FunctionStatus) {
         let ready = status.conditions.iter().find(|c| c.type_ == condition::READY);
         let ready = match ready.map(|condition| condition.status.as_str()) {
             Some("True") => "True",
@@ -101,7 +101,7 @@ impl Metrics {
     }
 
     /// A Function is gone.
-    pub fn forget(&self, uid: &str) {
+    pub(crate) fn forget(&self, uid: &str) {
         let mut known = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(ready) = known.remove(uid) {
             self.functions.get_or_create(&Ready { ready }).dec();
@@ -109,7 +109,7 @@ impl Metrics {
     }
 
     /// All of them as text.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
         Ok(out)

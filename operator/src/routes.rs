@@ -15,12 +15,12 @@ use kube::{Resource as _, ResourceExt as _};
 use crate::hosts::AllowedHosts;
 
 /// A Function as the watch and the queue know it.
-pub type Guarded = DeserializeGuard<Function>;
+pub(crate) type Guarded = DeserializeGuard<Function>;
 /// Its reference.
-pub type FunctionRef = ObjectRef<Guarded>;
+pub(crate) type FunctionRef = ObjectRef<Guarded>;
 
 /// Live Functions by UID, and their claims.
-pub struct FunctionIndex {
+pub(crate) struct FunctionIndex {
     inner: Mutex<Inner>,
     hosts: RwLock<AllowedHosts>,
 }
@@ -56,7 +56,7 @@ struct Claim {
 
 /// What a Function gets of the routes it asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Granted {
+pub(crate) struct Granted {
     /// The routes that it may serve.
     pub routes: Vec<Route>,
     /// The reason and message of the first that it may not.
@@ -65,7 +65,7 @@ pub struct Granted {
 
 /// Functions touched by a change.
 #[derive(Debug, Default, PartialEq)]
-pub struct Touched {
+pub(crate) struct Touched {
     /// To be reconciled again.
     pub reconcile: Vec<FunctionRef>,
     /// UIDs that are gone.
@@ -74,7 +74,7 @@ pub struct Touched {
 
 impl FunctionIndex {
     /// Empty, under a policy.
-    pub fn new(hosts: AllowedHosts) -> Self {
+    pub(crate) fn new(hosts: AllowedHosts) -> Self {
         Self {
             inner: Mutex::default(),
             hosts: RwLock::new(hosts),
@@ -82,13 +82,13 @@ impl FunctionIndex {
     }
 
     /// A new policy. True if it differs from the one before; all Functions are then to be reconciled.
-    pub fn replace_hosts(&self, hosts: AllowedHosts) -> bool {
+    pub(crate) fn replace_hosts(&self, hosts: AllowedHosts) -> bool {
         let mut current = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *current, hosts.clone()) != hosts
     }
 
     /// An object was listed, added or changed.
-    pub fn applied(&self, object: &Guarded) -> Touched {
+    pub(crate) fn applied(&self, object: &Guarded) -> Touched {
         let Some(uid) = object.meta().uid.clone() else {
             return Touched::default();
         };
@@ -124,7 +124,7 @@ impl FunctionIndex {
     }
 
     /// An object was deleted.
-    pub fn deleted(&self, object: &Guarded) -> Touched {
+    pub(crate) fn deleted(&self, object: &Guarded) -> Touched {
         let Some(uid) = object.meta().uid.clone() else {
             return Touched::default();
         };
@@ -135,12 +135,12 @@ impl FunctionIndex {
     }
 
     /// The watch starts to list.
-    pub fn listing(&self) {
+    pub(crate) fn listing(&self) {
         self.lock().listing = Some(HashSet::new());
     }
 
     /// The watch has listed all: what was not among it was deleted meanwhile.
-    pub fn listed(&self) -> Touched {
+    pub(crate) fn listed(&self) -> Touched {
         let mut inner = self.lock();
         inner.synced = true;
         let seen = inner.listing.take().unwrap_or_default();
@@ -158,17 +158,17 @@ impl FunctionIndex {
     }
 
     /// Whether all Functions were listed once.
-    pub fn is_synced(&self) -> bool {
+    pub(crate) fn is_synced(&self) -> bool {
         self.lock().synced
     }
 
     /// The live Function of a UID.
-    pub fn find(&self, uid: &str) -> Option<FunctionRef> {
+    pub(crate) fn find(&self, uid: &str) -> Option<FunctionRef> {
         Some(self.lock().functions.get(uid)?.reference.clone())
     }
 
     /// All live Functions.
-    pub fn all(&self) -> Vec<FunctionRef> {
+    pub(crate) fn all(&self) -> Vec<FunctionRef> {
         let inner = self.lock();
         inner
             .functions
@@ -178,7 +178,7 @@ impl FunctionIndex {
     }
 
     /// What the Function gets of the routes in its spec.
-    pub fn grant(&self, function: &Function) -> Granted {
+    pub(crate) fn grant(&self, function: &Function) -> Granted {
         let namespace = function.namespace().unwrap_or_default();
         let uid = function.uid().unwrap_or_default();
         let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,6 @@
 //! `/metrics`, `/healthz` and `/readyz`. Healthy is a process that answers; ready is one that leads or stands by.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 /// What the server shows.
-pub trait Shown: Send + Sync + 'static {
+pub(crate) trait Shown: Send + Sync + 'static {
     /// Prometheus' text.
     fn metrics(&self) -> String;
     /// Whether the operator is able to work.
@@ -26,15 +25,11 @@ pub trait Shown: Send + Sync + 'static {
 const CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Serves until `stop` resolves.
-pub async fn serve(listener: TcpListener, shown: Arc<dyn Shown>, stop: impl Future<Output = ()>) {
+/// Serves until dropped.
+pub(crate) async fn serve(listener: TcpListener, shown: Arc<dyn Shown>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    tokio::pin!(stop);
     loop {
-        let accepted = tokio::select! {
-            () = &mut stop => return,
-            accepted = listener.accept() => accepted,
-        };
+        let accepted = listener.accept().await;
         let (Ok((socket, _)), Ok(place)) = (accepted, places.clone().try_acquire_owned()) else {
             // Out of descriptors or of places: let some close.
             tokio::time::sleep(Duration::from_millis(20)).await;

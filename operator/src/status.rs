@@ -33,7 +33,7 @@ const MAX_MESSAGE_BYTES: usize = 2048;
 
 /// What the steps before came to.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// A reference cannot be resolved.
     Unresolved(Unresolved),
     /// The spec or the code is bad.
@@ -48,7 +48,7 @@ pub enum Verdict {
 }
 
 /// All that a status is made of.
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     /// What the steps before came to.
     pub verdict: &'a Verdict,
     /// The revision that runtime pods are told to serve.
@@ -59,7 +59,7 @@ pub struct Facts<'a> {
 
 /// The status was not written.
 #[derive(Debug, thiserror::Error)]
-pub enum StatusError {
+pub(crate) enum StatusError {
     /// The Function changed meanwhile; its watch brings the change.
     #[error("the Function has changed meanwhile")]
     Conflict,
@@ -89,7 +89,7 @@ impl State {
 }
 
 /// Computes the status. Pure.
-pub fn compute(function: &Function, config: &Config, facts: &Facts<'_>, now: Timestamp) -> FunctionStatus {
+pub(crate) fn compute(function: &Function, config: &Config, facts: &Facts<'_>, now: Timestamp) -> FunctionStatus {
     let before = function.status.clone().unwrap_or_default();
     let (namespace, name) = (function.namespace().unwrap_or_default(), function.name_any());
     let generation = function.metadata.generation;
@@ -308,7 +308,7 @@ pub(crate) fn bounded(text: &str, limit: usize) -> String {
 }
 
 /// Writes the status where it differs; yields the Function as it is then, or nothing.
-pub async fn write(
+pub(crate) async fn write(
     context: &Context,
     function: &Function,
     status: &FunctionStatus,

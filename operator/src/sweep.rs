@@ -17,7 +17,7 @@ use crate::bundles::Revision;
 use crate::context::Context;
 
 /// How often everything is looked at.
-pub const INTERVAL: Duration = Duration::from_secs(180);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(180);
 const DELETES_AT_ONCE: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ enum SweepError {
 }
 
 /// Sweeps suspects until dropped.
-pub async fn run(context: Arc<Context>) {
+pub(crate) async fn run(context: Arc<Context>) {
     let suspects = context.orphans.clone().stream();
     let sweeping = suspects.for_each_concurrent(DELETES_AT_ONCE, |uid| sweep_suspect(context.clone(), uid));
     let looking = async {
@@ -75,7 +75,7 @@ async fn sweep(context: &Context, uid: &str) -> Result<usize, SweepError> {
 }
 
 /// Deletes old revisions of a live Function.
-pub async fn remove_revisions(
+pub(crate) async fn remove_revisions(
     context: &Context,
     uid: &str,
     revisions: Vec<Revision>,

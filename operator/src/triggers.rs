@@ -8,7 +8,7 @@ use futures::Stream;
 use tokio::sync::Notify;
 
 /// Items that wait to be taken, each once. There is one consumer.
-pub struct Triggers<T> {
+pub(crate) struct Triggers<T> {
     pending: Mutex<HashSet<T>>,
     notify: Notify,
 }
@@ -24,7 +24,7 @@ impl<T> Default for Triggers<T> {
 
 impl<T: Hash + Eq + Clone> Triggers<T> {
     /// Adds items that are not waiting already.
-    pub fn extend(&self, items: impl IntoIterator<Item = T>) {
+    pub(crate) fn extend(&self, items: impl IntoIterator<Item = T>) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         pending.extend(items);
         if !pending.is_empty() {
@@ -33,12 +33,12 @@ impl<T: Hash + Eq + Clone> Triggers<T> {
     }
 
     /// Adds one item.
-    pub fn push(&self, item: T) {
+    pub(crate) fn push(&self, item: T) {
         self.extend([item]);
     }
 
     /// Waits for an item and takes it.
-    pub async fn next(&self) -> T {
+    pub(crate) async fn next(&self) -> T {
         loop {
             if let Some(item) = self.pop() {
                 return item;
@@ -48,7 +48,7 @@ impl<T: Hash + Eq + Clone> Triggers<T> {
     }
 
     /// Everything that comes, without an end.
-    pub fn stream(self: Arc<Self>) -> impl Stream<Item = T> {
+    pub(crate) fn stream(self: Arc<Self>) -> impl Stream<Item = T> {
         futures::stream::unfold(self, |triggers| async {
             let item = triggers.next().await;
             Some((item, triggers))

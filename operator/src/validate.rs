@@ -9,7 +9,7 @@ use crate::routes::Granted;
 /// A spec that cannot be served: the Accepted condition.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
-pub struct Rejected {
+pub(crate) struct Rejected {
     /// One of the constants of [`isolet_crds::condition::reason`].
     pub reason: &'static str,
     /// One line: file, line and column or field, what is wrong, and the remedy.
@@ -17,7 +17,7 @@ pub struct Rejected {
 }
 
 /// Checks spec and code.
-pub fn validate(
+pub(crate) fn validate(
     function: &Function,
     granted: &Granted,
     sources: Sources,

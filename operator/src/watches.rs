@@ -26,7 +26,7 @@ use crate::routes::Guarded;
 const HOSTS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Functions, as the queue takes them; the index is always ahead of the queue.
-pub fn functions(
+pub(crate) fn functions(
     context: Arc<Context>,
     writer: Writer<Guarded>,
 ) -> impl Stream<Item = Result<Guarded, watcher::Error>> {
@@ -56,7 +56,7 @@ fn observe(context: &Context, event: &Event<Guarded>) {
 }
 
 /// Follows bundle objects until dropped.
-pub async fn bundles(context: Arc<Context>) {
+pub(crate) async fn bundles(context: Arc<Context>) {
     tokio::join!(
         bundle_objects::<ConfigMap>(&context, Kind::ConfigMap),
         bundle_objects::<Secret>(&context, Kind::Secret),
@@ -107,7 +107,7 @@ where
 
 /// Follows the runtime DaemonSet until dropped: a new one of the same name is another owner, and an owner that is gone
 /// would have the bundles collected at once.
-pub async fn owner(context: Arc<Context>) {
+pub(crate) async fn owner(context: Arc<Context>) {
     let Some(name) = context.config.runtime_daemonset.clone() else {
         return std::future::pending().await;
     };
@@ -165,7 +165,7 @@ fn owner_of(object: &PartialObjectMeta<DaemonSet>) -> Option<OwnerReference> {
 }
 
 /// Follows the file of allowed hosts until dropped. A file that does not parse leaves the policy as it was.
-pub async fn hosts(context: Arc<Context>, mut text: String) {
+pub(crate) async fn hosts(context: Arc<Context>, mut text: String) {
     let Some(path) = &context.config.allowed_hosts_file else {
         return std::future::pending().await;
     };

@@ -29,7 +29,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// The HTTP client of all pollers.
 #[derive(Clone)]
-pub struct AgentClient(Client<HttpConnector, Empty<Bytes>>);
+pub(crate) struct AgentClient(Client<HttpConnector, Empty<Bytes>>);
 
 impl Default for AgentClient {
     fn default() -> Self {
