@@ -19,9 +19,11 @@ use oxc::transformer::{
     Transformer,
 };
 
+use crate::enums;
 use crate::imports::{Facts, Import, is_too_deep, take_imports};
 use crate::invalid::{Invalid, Location};
 use crate::modules::{SourceKind, SourceModule};
+use crate::namespaces::{BareUse, bare_use};
 use crate::nesting;
 
 /// Where generated code would import its helpers from; such imports never leave this module.
@@ -94,6 +96,9 @@ fn compile(path: &str, text: &str, kind: SourceKind) -> Result<Compiled, Invalid
     if let Some(offset) = is_too_deep(&program) {
         return Err(at(offset, nesting::TOO_DEEP));
     }
+    if let Some(offset) = enums::too_long(&program) {
+        return Err(at(offset, enums::TOO_LONG));
+    }
     let semantic = SemanticBuilder::new()
         .with_check_syntax_error(true)
         .with_enum_eval(typescript)
@@ -112,6 +117,19 @@ fn compile(path: &str, text: &str, kind: SourceKind) -> Result<Compiled, Invalid
         return finish(facts, text.as_bytes().to_vec(), None, at);
     }
     let scoping = semantic.semantic.into_scoping();
+    if let Some(BareUse {
+        offset,
+        namespace,
+        name,
+    }) = bare_use(&program, &scoping)
+    {
+        return Err(at(
+            offset,
+            &format!(
+                "{name} is exported by another part of namespace {namespace}: write {namespace}.{name}"
+            ),
+        ));
+    }
     let transformed = Transformer::new(&allocator, Path::new(path), &transform_options())
         .build_with_scoping(scoping, &mut program);
     // What the transformer calls a warning would change what the code does.

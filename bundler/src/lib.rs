@@ -9,6 +9,8 @@
 //! compile     one module: parse, TypeScript to JavaScript, positions
 //! nesting     bounds recursion before a parser sees the text
 //! imports     what a module imports, and whether it has a default export
+//! enums       bounds the texts that enums would be evaluated to
+//! namespaces  a use that the transformer would print wrongly
 //! validate    all of the above in order
 //! build       manifest, archive, digest
 //! invalid     what a user reads when something is wrong
@@ -19,9 +21,11 @@
 
 mod build;
 mod compile;
+mod enums;
 mod imports;
 mod invalid;
 mod modules;
+mod namespaces;
 mod nesting;
 mod sources;
 mod spec;

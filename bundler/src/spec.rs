@@ -14,6 +14,8 @@ const MAX_ROUTES: usize = 64;
 const MAX_ENV: usize = 256;
 const MAX_EGRESS: usize = 256;
 const MAX_VALUE_BYTES: usize = 64 << 10;
+/// All secret values of a Function travel in one Secret, which holds at most 1 MiB.
+const MAX_SECRET_BYTES: usize = 512 << 10;
 
 fn invalid(message: impl AsRef<str>) -> Invalid {
     Invalid::new(reason::INVALID_SPEC, message)
@@ -188,6 +190,12 @@ pub(crate) fn env(
     {
         return Err(invalid(format!(
             "spec.env: the value of {name} has {bytes} bytes, at most {MAX_VALUE_BYTES}"
+        )));
+    }
+    let secret_bytes: usize = env.secret.values().map(|secret| secret.value.len()).sum();
+    if secret_bytes > MAX_SECRET_BYTES {
+        return Err(invalid(format!(
+            "spec.env: the values from Secrets have {secret_bytes} bytes together, at most {MAX_SECRET_BYTES}"
         )));
     }
     Ok(env)

@@ -247,6 +247,79 @@ fn enums_and_namespaces_become_values() {
 }
 
 #[test]
+fn texts_of_enums_are_bounded() {
+    let doubling = |first: &str, next: fn(usize) -> String| {
+        let members: String = (1..60)
+            .map(|n| format!("A{n} = {},\n", next(n - 1)))
+            .collect();
+        inline(&format!("enum E {{ A0 = {first},\n{members} }}\n{HANDLER}"))
+    };
+    for function in [
+        doubling("'x'", |n| format!("A{n} + A{n}")),
+        doubling("'x'", |n| format!("E.A{n} + E['A{n}']")),
+        doubling("7", |n| format!("`${{A{n}}}${{A{n}}}`")),
+        doubling("7", |n| format!("'' + A{n} + A{n}")),
+    ] {
+        let invalid = refused(&function);
+        assert_eq!(invalid.reason, reason::SYNTAX_ERROR);
+        assert!(
+            invalid
+                .message
+                .contains("enum members become longer than 1 MiB"),
+            "{invalid}"
+        );
+    }
+    built(&doubling("1", |n| format!("A{n} + A{n}"))).unwrap();
+    built(&doubling("1", |n| format!("A{n} | 1 << {n}"))).unwrap();
+    built(&doubling("'x'", |n| format!("'name-' + {n}"))).unwrap();
+}
+
+#[test]
+fn parts_of_a_namespace_use_each_other_by_full_name() {
+    let first = "namespace N { export const p = 1; export function q() { return p } export namespace M { export class K {} } }\n";
+    for (second, found) in [
+        (
+            "namespace N { export const r = q() }",
+            Some(("2:32", "q", "N")),
+        ),
+        (
+            "namespace N.M { export const r = new K() }",
+            Some(("2:38", "K", "N.M")),
+        ),
+        (
+            "namespace N { namespace X { export const r = p } }",
+            Some(("2:46", "p", "N")),
+        ),
+        (
+            "const q = 1; namespace N { export const r = q }",
+            Some(("2:45", "q", "N")),
+        ),
+        ("namespace N { export const r = N.q() }", None),
+        ("namespace N { export const r = (q: number) => q }", None),
+        (
+            "namespace N { const q = 1; export const r = q; export namespace X { export const s = q } }",
+            None,
+        ),
+        (
+            "namespace N { export const s: typeof q | unknown = 1; export type T = K | M.K; }",
+            None,
+        ),
+        ("namespace Other { export const r = typeof q }", None),
+    ] {
+        let function = inline(&format!("{first}{second}\n{HANDLER}"));
+        match found {
+            None => drop(built(&function).unwrap_or_else(|error| panic!("{second}: {error}"))),
+            Some((at, name, namespace)) => assert_eq!(
+                refused(&function).message,
+                format!(
+                    "main.ts:{at}: {name} is exported by another part of namespace {namespace}: write {namespace}.{name}"
+                )
+            ),
+        }
+    }
+}
+
+#[test]
 fn parameter_properties_become_fields() {
     let code = emitted("class A { constructor(private readonly a: number, public b = 2) {} }");
     assert!(code.contains("this.a = a"), "{code}");

@@ -275,6 +275,39 @@ fn zstd_free_text(bytes: &[u8]) -> String {
 }
 
 #[test]
+fn env_values_are_bounded() {
+    let names: Vec<String> = (0..9).map(|n| format!("S{n}")).collect();
+    let env: Vec<Value> = names
+        .iter()
+        .map(|name| json!({ "name": name, "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }))
+        .collect();
+    let function = spec("env", json!(env));
+    let with = |bytes: usize| {
+        let value = secret(&"x".repeat(bytes));
+        let secret_env = names
+            .iter()
+            .map(|name| (name.clone(), value.clone()))
+            .collect();
+        built_with(
+            &function,
+            Sources {
+                secret_env,
+                ..Sources::default()
+            },
+        )
+    };
+    assert_eq!(
+        with((64 << 10) + 1).unwrap_err().message,
+        "spec.env: the value of S0 has 65537 bytes, at most 65536"
+    );
+    assert_eq!(
+        with(64 << 10).unwrap_err().message,
+        "spec.env: the values from Secrets have 589824 bytes together, at most 524288"
+    );
+    assert_eq!(with(32 << 10).unwrap().secrets.unwrap().values.len(), 9);
+}
+
+#[test]
 fn a_new_version_of_a_secret_is_a_new_revision() {
     let function = spec(
         "env",

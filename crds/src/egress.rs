@@ -224,6 +224,7 @@ fn check_name(name: &str) -> Result<(), EgressError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -68,7 +68,7 @@ pub struct FunctionSpec {
     pub suspend: bool,
     /// Revisions to keep beside the current one. Default 3.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
+    #[schemars(with = "Option<i32>", range(min = 0, max = 100))]
     pub revision_history_limit: Option<u32>,
 }
 
@@ -129,10 +129,8 @@ fn root_path() -> String {
 #[x_kube(validation = Rule::new("has(self.value) != has(self.valueFrom)").message("set exactly one of value and valueFrom"))]
 pub struct EnvVar {
     /// Name of the property; names that start with ISOLET_ are reserved.
-    #[schemars(
-        length(min = 1, max = 128),
-        regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$")
-    )]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z_][A-Za-z0-9_]*$')").message("env names have letters, digits and _, and do not start with a digit"))]
     #[x_kube(validation = Rule::new("!self.startsWith('ISOLET_')").message("env names that start with ISOLET_ are reserved: choose another name"))]
     pub name: String,
     /// The value itself.
@@ -174,12 +172,14 @@ pub struct KeySelector {
 }
 
 /// Where a Function's own requests may go.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Egress {
     /// Hosts, `*.` hosts, addresses or CIDR ranges, each with an optional port; without one: 80 and 443.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 300)))]
+    #[x_kube(validation = Rule::new("self.all(entry, entry.matches('^([*][.])?[A-Za-z0-9_]([-A-Za-z0-9_.]*[A-Za-z0-9_])?(/[0-9]{1,3})?(:[0-9]{1,5})?$|^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$|^[[][0-9A-Fa-f:.]+(/[0-9]{1,3})?[]](:[0-9]{1,5})?$'))")
+        .message(Message::Expression("self.filter(entry, !entry.matches('^([*][.])?[A-Za-z0-9_]([-A-Za-z0-9_.]*[A-Za-z0-9_])?(/[0-9]{1,3})?(:[0-9]{1,5})?$|^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$|^[[][0-9A-Fa-f:.]+(/[0-9]{1,3})?[]](:[0-9]{1,5})?$'))[0] + ' is no host: write a host (api.example.com), *. and a host, an address or a CIDR range, with an optional :port and without scheme or path'".into())))]
     pub allow: Vec<String>,
 }
 

@@ -11,46 +11,40 @@ use serde::{Deserialize, Serialize};
 /// What a Function may use. A field left out takes its default.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("!has(self.cpu) || !has(self.timeout) || duration(self.cpu) <= duration(self.timeout)")
+#[x_kube(validation = Rule::new("!has(self.cpu) || !has(self.timeout) || !self.cpu.matches('^([0-9]{1,7}([.][0-9]{1,9})?(ms|s|m))+$') || !self.timeout.matches('^([0-9]{1,7}([.][0-9]{1,9})?(ms|s|m))+$') || duration(self.cpu) <= duration(self.timeout)")
     .message("limits.cpu must not exceed limits.timeout: a request that runs out of time cannot use more CPU"))]
 pub struct Limits {
     /// CPU time that one request may use, 1ms to 5m. Waiting is free. Default 50ms.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), regex(pattern = "^([0-9]+(\\.[0-9]+)?(ms|s|m))+$"))]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1ms') && duration(self) <= duration('5m')")
-        .message("limits.cpu must be between 1ms and 5m"))]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,7}([.][0-9]{1,9})?(ms|s|m))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('5m')")
+        .message("limits.cpu must be a duration between 1ms and 5m, such as 50ms or 1m30s"))]
     pub cpu: Option<String>,
     /// Time from a request's arrival to the end of its response, 10ms to 15m. Default 30s.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), regex(pattern = "^([0-9]+(\\.[0-9]+)?(ms|s|m))+$"))]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('10ms') && duration(self) <= duration('15m')")
-        .message("limits.timeout must be between 10ms and 15m"))]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,7}([.][0-9]{1,9})?(ms|s|m))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('15m')")
+        .message("limits.timeout must be a duration between 10ms and 15m, such as 500ms or 1m30s"))]
     pub timeout: Option<String>,
     /// JavaScript heap, array buffers and WebAssembly memory of one instance, 16Mi to 2Gi. Default 128Mi.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = 16),
-        regex(pattern = "^[0-9]+(\\.[0-9]+)?(k|M|G|Ki|Mi|Gi)?$")
-    )]
-    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity('16Mi')) >= 0 && quantity(self).compareTo(quantity('2Gi')) <= 0")
-        .message("limits.memory must be between 16Mi and 2Gi"))]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]{1,12}([.][0-9]{1,9})?(k|M|G|Ki|Mi|Gi)?$') && quantity(self).compareTo(quantity('16Mi')) >= 0 && quantity(self).compareTo(quantity('2Gi')) <= 0")
+        .message("limits.memory must be a size between 16Mi and 2Gi, such as 64Mi"))]
     pub memory: Option<String>,
     /// Largest request body, 0 to 1Gi. Default 16Mi.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = 16),
-        regex(pattern = "^[0-9]+(\\.[0-9]+)?(k|M|G|Ki|Mi|Gi)?$")
-    )]
-    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity('1Gi')) <= 0")
-        .message("limits.body must be at most 1Gi"))]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]{1,12}([.][0-9]{1,9})?(k|M|G|Ki|Mi|Gi)?$') && quantity(self).compareTo(quantity('1Gi')) <= 0")
+        .message("limits.body must be a size of at most 1Gi, such as 4Mi"))]
     pub body: Option<String>,
     /// Requests of the Function that one runtime pod handles at once, 1 to 10000. Default 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 10000))]
+    #[schemars(with = "Option<i32>", range(min = 1, max = 10000))]
     pub concurrency: Option<u32>,
     /// Outbound requests that one request may make, 0 to 10000. Default 50.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 10000))]
+    #[schemars(with = "Option<i32>", range(min = 0, max = 10000))]
     pub subrequests: Option<u32>,
 }
 

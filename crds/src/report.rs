@@ -74,6 +74,7 @@ pub struct Refused {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
