@@ -219,6 +219,11 @@ impl Bundle {
         })
     }
 
+    /// The digest that [`Bundle::encode`] gives, without packing.
+    pub fn digest(&self) -> Result<Digest, BundleError> {
+        Ok(Digest::of(&self.payload()?))
+    }
+
     /// Unpacks, checks the digest where one is expected, and every length.
     pub fn decode(bytes: &[u8], expected: Option<&Digest>) -> Result<Self, BundleError> {
         let payload = decompress(bytes)?;

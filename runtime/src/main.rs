@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The `isolet` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    isolet_runtime::cli::run()
+}

@@ -209,6 +209,7 @@ impl Supervisor {
         if let Some(domain) = &self.settings.domain {
             command.arg("--domain").arg(domain);
         }
+        command.arg("--drain-seconds").arg(self.settings.drain.as_secs().to_string());
         if self.settings.dev {
             command.arg("--dev");
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -22,7 +22,13 @@ use crate::control::{EGRESS_ERROR_HEADER, FINAL_URL_HEADER, FUNCTION_HEADER, RED
 
 /// Outbound requests of all Functions at once; each holds one or two descriptors.
 const MAX_AT_ONCE_IN_ALL: usize = 8192;
-const MAX_HEAD_BYTES: u32 = 64 << 10;
+/// Largest head of a request, as HTTP/2 measures it.
+const MAX_REQUEST_HEAD_BYTES: usize = 64 << 10;
+/// Largest head of a response: what the worker's HTTP/2 client takes, less the fields added here. A larger one would break
+/// the connection, and with it the requests of every other Function.
+const MAX_RESPONSE_HEAD_BYTES: usize = 12 << 10;
+/// Heads up to here get an answer that says so; beyond, the connection breaks. Workers keep well below.
+const MAX_READABLE_HEAD_BYTES: u32 = 1 << 20;
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -54,7 +60,7 @@ impl EgressServer {
         let served = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_AT_ONCE_IN_ALL as u32)
-            .max_header_list_size(MAX_HEAD_BYTES)
+            .max_header_list_size(MAX_READABLE_HEAD_BYTES)
             .initial_stream_window_size(1 << 18)
             .initial_connection_window_size(16 << 20)
             .serve_connection(TokioIo::new(socket), service)
@@ -83,6 +89,12 @@ impl EgressServer {
 
     async fn send(&self, request: Request<Incoming>) -> Result<Response<Body>, EgressError> {
         let headers = request.headers();
+        if head_bytes(headers) > MAX_REQUEST_HEAD_BYTES {
+            return Err(EgressError::Unsendable(format!(
+                "the request's headers are larger than {} KiB",
+                MAX_REQUEST_HEAD_BYTES >> 10
+            )));
+        }
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let function = text(FUNCTION_HEADER)
             .and_then(|uid| self.table.get(uid))
@@ -105,6 +117,13 @@ impl EgressServer {
         let (mut parts, body) = response.into_parts();
         strip(&mut parts.headers);
         parts.version = http::Version::HTTP_2;
+        if head_bytes(&parts.headers) + url.as_str().len() > MAX_RESPONSE_HEAD_BYTES {
+            return Err(EgressError::Failed(format!(
+                "the headers of the response of {} are larger than {} KiB",
+                url.origin().ascii_serialization(),
+                MAX_RESPONSE_HEAD_BYTES >> 10
+            )));
+        }
         if let Ok(url) = HeaderValue::from_str(url.as_str()) {
             parts.headers.insert(FINAL_URL_HEADER, url);
         }
@@ -117,10 +136,18 @@ impl EgressServer {
     }
 }
 
+/// RFC 9113, section 6.5.2: name, value and 32 bytes a field.
+fn head_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+}
+
 fn failure(error: &EgressError) -> Response<Body> {
     let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
     *response.status_mut() = StatusCode::BAD_GATEWAY;
-    if let Ok(text) = HeaderValue::from_str(&percent_encode(&error.to_string())) {
+    let mut text = error.to_string();
+    // A long host name is in the text; the head of this answer has a bound too.
+    text.truncate(text.floor_char_boundary(2048));
+    if let Ok(text) = HeaderValue::from_str(&percent_encode(&text)) {
         response.headers_mut().insert(EGRESS_ERROR_HEADER, text);
     }
     response

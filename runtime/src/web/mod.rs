@@ -4,3 +4,20 @@
 //! that makes the startup snapshot, and [`Entrypoints::load`] in every context made from it.
 
 pub mod host;
+
+mod bootstrap;
+mod clock;
+mod clone;
+mod console;
+mod crypto;
+mod encoding;
+mod entry;
+mod exception;
+mod fetch;
+mod http;
+mod op;
+mod url;
+
+pub use bootstrap::{bootstrap, external_references};
+pub use entry::{EntryError, Entrypoints, RequestHead, StartError};
+pub use exception::exception_from;

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::HeaderMap;
 use http_body_util::Full;
 use hyper::client::conn::http2 as client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -278,10 +277,25 @@ async fn network_failures_say_what_failed() {
     );
     let answer = agent.fetch("http://nowhere.invalid/").await;
     assert!(answer.error().starts_with("failed to resolve nowhere.invalid"), "{}", answer.error());
-    let huge = server(|_| format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(100_000))).await;
-    let agent = self::agent(&[&format!("localhost:{}", huge.port())]).await;
-    let answer = agent.fetch(&format!("http://localhost:{}/", huge.port())).await;
-    assert!(answer.error().starts_with("failed to exchange"), "{}", answer.error());
+}
+
+#[tokio::test]
+async fn huge_heads_are_errors_of_one_request_only() {
+    let address = server(|request| {
+        let bytes = request.split(' ').nth(1).unwrap()[1..].parse().unwrap();
+        format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "y".repeat(bytes))
+    })
+    .await;
+    let agent = agent(&[&format!("localhost:{}", address.port())]).await;
+    let base = format!("http://localhost:{}", address.port());
+    for (bytes, error) in [(15_000, "larger than 12 KiB"), (50_000, "larger than 12 KiB"), (1_000_000, "failed to exchange")] {
+        let answer = agent.fetch(&format!("{base}/{bytes}")).await;
+        assert!(answer.error().contains(error), "{bytes}: {}", answer.error());
+    }
+    let request = Request::get(format!("{base}/1")).header("x-big", "z".repeat(100_000));
+    let answer = agent.send(request, "").await;
+    assert!(answer.error().contains("larger than 64 KiB"), "{}", answer.error());
+    assert_eq!(agent.fetch(&format!("{base}/10000")).await.status, 200);
 }
 
 #[tokio::test]

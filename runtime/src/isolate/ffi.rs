@@ -1,0 +1,293 @@
+//! All unsafe code of the runtime outside the `v8` crate.
+//!
+//! Each callback says on which thread V8 calls it, whether it may re-enter V8, and how long its pointers live.
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::control::BREADCRUMB_BYTES;
+use crate::limits::heap::HeapBudget;
+use crate::web::host::{Host, HostSlot};
+
+/// Takes ownership of a file descriptor that the parent process passed down by number.
+pub fn inherited_fd(number: i32) -> std::io::Result<OwnedFd> {
+    // SAFETY: F_GETFD reads a flag; on a number that is no open descriptor it fails with EBADF.
+    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
+        return Err(std::io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the descriptor is open, as just checked. The caller names each inherited number once, at start, before
+    // anything else in this process opens files, so nothing else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    // SAFETY: as above; FD_CLOEXEC is this descriptor's own flag.
+    unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    Ok(fd)
+}
+
+/// Makes an isolate usable from any thread, with its host in place.
+///
+/// Everything attached to the isolate is attached here or in `instance`: the host (`Send` by this function's bound), the
+/// heap budget, the module table and list of rejections (`modules`: maps of `v8::Global`, which are `Send`), and callbacks that are
+/// plain functions. The allocator's budget is an `Arc` of atomics, the external references and snapshot are static.
+pub(super) fn share<H: Host + Send>(
+    mut isolate: v8::OwnedIsolate,
+    host: H,
+) -> Result<v8::SharedIsolate, String> {
+    isolate.set_slot(HostSlot(Box::new(host)));
+    // SAFETY: all attached state is `Send`, as listed above; the isolate is on the thread that made it, because
+    // `OwnedIsolate` is not `Send`; no reference from `Global::open` exists, because nothing here opens one.
+    unsafe { isolate.try_into_shared() }.map_err(|error| error.to_string())
+}
+
+/// Reaches into a running isolate from other threads.
+#[derive(Clone, Debug)]
+pub struct Interrupter(v8::IsolateHandle);
+
+impl Interrupter {
+    pub(super) fn new(handle: v8::IsolateHandle) -> Self {
+        Self(handle)
+    }
+
+    /// Ends the JavaScript that runs, with an exception that it cannot catch.
+    pub fn terminate(&self) {
+        self.0.terminate_execution();
+    }
+
+    /// Takes back [`Interrupter::terminate`].
+    pub fn resume(&self) {
+        self.0.cancel_terminate_execution();
+    }
+
+    /// Has the isolate measure its memory at its next safe point.
+    pub fn measure_heap(&self) {
+        self.0
+            .request_interrupt(measure_heap_callback, std::ptr::null_mut());
+    }
+}
+
+/// V8 calls this on the thread that runs the isolate, between two steps of its JavaScript. It runs no JavaScript; it may
+/// collect garbage. `isolate` is valid for the call; `data` is unused.
+unsafe extern "C" fn measure_heap_callback(isolate: v8::UnsafeRawIsolatePtr, _data: *mut c_void) {
+    let mut isolate = isolate;
+    // SAFETY: V8 passes the isolate that it interrupted; no other reference to it is used during this call, since the
+    // Rust frames below wait for JavaScript to return.
+    let isolate = unsafe { v8::Isolate::ref_from_raw_isolate_ptr_mut(&mut isolate) };
+    if measure_heap(isolate) {
+        isolate.terminate_execution();
+    }
+}
+
+/// Whether the isolate uses more than its budget, garbage not counted. Marks the budget.
+pub(super) fn measure_heap(isolate: &mut v8::Isolate) -> bool {
+    let Some(budget) = isolate.get_slot::<Arc<HeapBudget>>().cloned() else {
+        return false;
+    };
+    let over = |isolate: &mut v8::Isolate| {
+        let statistics = isolate.get_heap_statistics();
+        statistics.used_heap_size() + statistics.external_memory() > budget.limit_bytes()
+    };
+    if !budget.is_exceeded() && over(isolate) {
+        isolate.low_memory_notification();
+        if over(isolate) {
+            budget.exceed();
+        }
+    }
+    budget.is_exceeded()
+}
+
+/// Bounds V8's own heap: near the limit the budget is marked and JavaScript terminated. The answer must outlive the isolate.
+#[must_use]
+pub(super) fn watch_heap(isolate: &mut v8::Isolate, budget: &Arc<HeapBudget>) -> Box<HeapWatch> {
+    let watch = Box::new(HeapWatch {
+        budget: Arc::clone(budget),
+        handle: isolate.thread_safe_handle(),
+    });
+    let data: *const HeapWatch = &*watch;
+    isolate.set_slot(Arc::clone(budget));
+    isolate.add_near_heap_limit_callback(near_heap_limit, data.cast_mut().cast());
+    watch
+}
+
+/// What the near-limit callback needs.
+#[derive(Debug)]
+pub(super) struct HeapWatch {
+    budget: Arc<HeapBudget>,
+    handle: v8::IsolateHandle,
+}
+
+/// Room for what V8 allocates between the callback and the next point where it notices the termination: one allocation
+/// may be as large as the largest string or array.
+const HEADROOM_BYTES: usize = 1 << 30;
+
+/// V8 calls this on the thread that runs the isolate, inside an allocation: it must not allocate in V8 or run JavaScript,
+/// and does not. `data` is the [`HeapWatch`] that `Instance` drops after its isolate.
+unsafe extern "C" fn near_heap_limit(
+    data: *mut c_void,
+    current_limit_bytes: usize,
+    _initial_limit_bytes: usize,
+) -> usize {
+    // SAFETY: see above; the watch is only read, and shared references to it are the only ones.
+    let watch = unsafe { &*data.cast::<HeapWatch>() };
+    watch.budget.exceed();
+    watch.handle.terminate_execution();
+    current_limit_bytes + HEADROOM_BYTES
+}
+
+/// An allocator of array buffers that charges a budget.
+pub(super) fn metered_allocator(budget: &Arc<HeapBudget>) -> v8::UniqueRef<v8::Allocator> {
+    let handle = Arc::into_raw(Arc::clone(budget));
+    // SAFETY: `handle` is what every function of the table expects: a budget of which the allocator owns one count, given
+    // back by `drop_allocator`.
+    unsafe { v8::new_rust_allocator(handle, &METERED_ALLOCATOR) }
+}
+
+/// V8 calls these on any of its threads, also while it collects garbage; none calls back into V8.
+static METERED_ALLOCATOR: v8::RustAllocatorVtable<HeapBudget> = v8::RustAllocatorVtable {
+    allocate: allocate_zeroed,
+    allocate_uninitialized,
+    free,
+    drop: drop_allocator,
+};
+
+unsafe extern "C" fn allocate_zeroed(budget: &HeapBudget, bytes: usize) -> *mut c_void {
+    // SAFETY: calloc takes any size.
+    charged(budget, bytes, || unsafe { libc::calloc(bytes.max(1), 1) })
+}
+
+unsafe extern "C" fn allocate_uninitialized(budget: &HeapBudget, bytes: usize) -> *mut c_void {
+    // SAFETY: malloc takes any size.
+    charged(budget, bytes, || unsafe { libc::malloc(bytes.max(1)) })
+}
+
+fn charged(
+    budget: &HeapBudget,
+    bytes: usize,
+    allocate: impl FnOnce() -> *mut c_void,
+) -> *mut c_void {
+    if !budget.try_charge(bytes) {
+        return std::ptr::null_mut();
+    }
+    let memory = allocate();
+    if memory.is_null() {
+        budget.release(bytes);
+    }
+    memory
+}
+
+unsafe extern "C" fn free(budget: &HeapBudget, memory: *mut c_void, bytes: usize) {
+    // SAFETY: V8 frees what one of the two functions above returned, once, with the size it asked for.
+    unsafe { libc::free(memory) };
+    if !memory.is_null() {
+        budget.release(bytes);
+    }
+}
+
+unsafe extern "C" fn drop_allocator(budget: *const HeapBudget) {
+    // SAFETY: `metered_allocator` made it with `Arc::into_raw`; V8 drops its allocator once.
+    drop(unsafe { Arc::from_raw(budget) });
+}
+
+/// The natives of the Web API layer, to which the snapshot refers by their place in this list.
+pub(super) fn external_references() -> &'static [v8::ExternalReference] {
+    static REFERENCES: OnceLock<References> = OnceLock::new();
+    &REFERENCES
+        .get_or_init(|| References(crate::web::external_references()))
+        .0
+}
+
+struct References(Vec<v8::ExternalReference>);
+
+// SAFETY: addresses of functions and of static data, never written.
+unsafe impl Send for References {}
+// SAFETY: as above.
+unsafe impl Sync for References {}
+
+/// CPU clock of one thread, readable from others.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadClock(libc::clockid_t);
+
+impl ThreadClock {
+    /// The clock of the thread that calls.
+    pub fn of_this_thread() -> Self {
+        let mut clock = 0;
+        // SAFETY: pthread_self is always valid for its own thread; `clock` is a place for the answer. It can fail only
+        // for threads that have ended.
+        unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &mut clock) };
+        Self(clock)
+    }
+
+    /// CPU time that the thread has used; none once it has ended.
+    pub fn read(self) -> Option<Duration> {
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: `time` is a place for the answer; a clock of a thread that has ended gives an error.
+        let outcome = unsafe { libc::clock_gettime(self.0, &mut time) };
+        (outcome == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+    }
+}
+
+/// Memory shared with the agent that says which Function runs on which thread, for the case that the worker crashes.
+///
+/// `SLOTS` slots of `SLOT_BYTES` bytes, as `control` describes them.
+#[derive(Debug)]
+pub struct Breadcrumb {
+    memory: NonNull<u8>,
+}
+
+// SAFETY: the memory is a mapping that lives as long as the process. Each slot is written by one thread (its index is
+// handed out once, see `limits::cpu`), and no thread of this process reads any.
+unsafe impl Send for Breadcrumb {}
+// SAFETY: as above.
+unsafe impl Sync for Breadcrumb {}
+
+impl Breadcrumb {
+    /// Bytes of a slot.
+    pub const SLOT_BYTES: usize = 64;
+    /// Number of slots.
+    pub const SLOTS: usize = BREADCRUMB_BYTES / Self::SLOT_BYTES;
+
+    /// Maps the file that the agent passed.
+    pub fn map(file: impl AsFd) -> std::io::Result<Self> {
+        // SAFETY: a new shared mapping of BREADCRUMB_BYTES of an open file, at an address that the kernel chooses; it is
+        // never unmapped. A file that is too short would fault on access, so its size is set first.
+        let memory = unsafe {
+            libc::ftruncate(file.as_fd().as_raw_fd(), BREADCRUMB_BYTES as libc::off_t);
+            libc::mmap(
+                std::ptr::null_mut(),
+                BREADCRUMB_BYTES,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        NonNull::new(memory.cast())
+            .map(|memory| Self { memory })
+            .ok_or_else(std::io::Error::last_os_error)
+    }
+
+    /// Writes whose JavaScript runs in a slot: the first bytes of the UID, zeros for none.
+    pub fn mark(&self, slot: usize, uid: &str) {
+        if slot >= Self::SLOTS {
+            return;
+        }
+        let bytes = &uid.as_bytes()[..uid.len().min(Self::SLOT_BYTES - 1)];
+        for at in 0..=bytes.len() {
+            // SAFETY: `slot` and `at` are inside the mapping; no other thread writes this slot. Volatile, because the
+            // reader is another process.
+            unsafe {
+                self.memory
+                    .add(slot * Self::SLOT_BYTES + at)
+                    .write_volatile(bytes.get(at).copied().unwrap_or(0));
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Memory of one instance: V8's heap, array buffers, WebAssembly memory, and bytes that wait to leave.
+//!
+//! ```text
+//! JavaScript heap   V8's own limit; near it, the callback in `isolate::ffi` marks the budget exceeded and terminates
+//! array buffers     charged by their allocator: past the limit the allocation fails, a RangeError in JavaScript
+//! outgoing bytes    charged by `scheduler::pipe` until the client has taken them
+//! the sum of all    measured after every entry and, while JavaScript runs, every few milliseconds
+//! ```
+//!
+//! Once exceeded, a budget stays so: its instance answers what it holds with an error and is thrown away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Memory that one instance may use.
+#[derive(Debug)]
+pub struct HeapBudget {
+    limit_bytes: usize,
+    /// Bytes charged outside V8's heap.
+    outside_bytes: AtomicUsize,
+    exceeded: AtomicBool,
+}
+
+impl HeapBudget {
+    /// A budget of so many bytes.
+    pub fn new(limit_bytes: usize) -> Self {
+        Self {
+            limit_bytes,
+            outside_bytes: AtomicUsize::new(0),
+            exceeded: AtomicBool::new(false),
+        }
+    }
+
+    /// The limit, in bytes.
+    pub fn limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+
+    /// Takes bytes outside V8's heap, or nothing if they do not fit.
+    #[must_use]
+    pub fn try_charge(&self, bytes: usize) -> bool {
+        self.outside_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |charged| {
+                charged
+                    .checked_add(bytes)
+                    .filter(|sum| *sum <= self.limit_bytes)
+            })
+            .is_ok()
+    }
+
+    /// Gives back bytes that were charged.
+    pub fn release(&self, bytes: usize) {
+        self.outside_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Marks the instance as past its limit.
+    pub fn exceed(&self) {
+        self.exceeded.store(true, Ordering::Release);
+    }
+
+    /// Whether the instance went past its limit.
+    pub fn is_exceeded(&self) -> bool {
+        self.exceeded.load(Ordering::Acquire)
+    }
+}
+
+/// Bytes outside V8's heap, given back when dropped.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Arc<HeapBudget>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// Takes the bytes, unless they do not fit.
+    pub fn take(budget: &Arc<HeapBudget>, bytes: usize) -> Option<Self> {
+        budget.try_charge(bytes).then(|| Self {
+            budget: Arc::clone(budget),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.release(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charge_that_does_not_fit_takes_nothing() {
+        let budget = HeapBudget::new(100);
+        assert!(budget.try_charge(60));
+        assert!(!budget.try_charge(41));
+        assert!(!budget.try_charge(usize::MAX));
+        assert!(budget.try_charge(40));
+        budget.release(100);
+        assert!(budget.try_charge(100));
+        assert!(!budget.is_exceeded());
+    }
+}

@@ -1,0 +1,8 @@
+//! One file a limit: CPU, memory, wall time, body size.
+//!
+//! Each limit belongs to a request or to an instance, never to the process. [`cpu`] and [`heap`] share one monitor thread.
+
+pub mod body;
+pub mod cpu;
+pub mod heap;
+pub mod wall_clock;

@@ -1,0 +1,150 @@
+//! From host and path to a Function. Pure: knows names and routes, nothing of HTTP or V8.
+//!
+//! ```text
+//! 1  explicit route, exact host       longest path prefix, on segment borders
+//! 2  explicit route, wildcard host    the same
+//! 3  NAME.NAMESPACE, NAME.NAMESPACE.svc[.CLUSTER_DOMAIN], NAME.NAMESPACE.DOMAIN
+//! 4  /fn/NAMESPACE/NAME/…             on any host; the prefix is stripped
+//! ```
+
+use std::collections::HashMap;
+
+use isolet_crds::Route;
+use isolet_crds::bundle::FunctionIdentity;
+
+/// Routes of all Functions.
+#[derive(Debug)]
+pub struct Router<T> {
+    /// What may follow `NAME.NAMESPACE` in a host name.
+    suffixes: Vec<String>,
+    /// By namespace, then by name; the last that came holds the name.
+    names: HashMap<String, HashMap<String, Vec<Holder<T>>>>,
+    /// By host, which may begin with `*.`; longest path first, then the first that came.
+    routes: HashMap<String, Vec<(String, Holder<T>)>>,
+}
+
+#[derive(Debug)]
+struct Holder<T> {
+    uid: String,
+    target: T,
+}
+
+/// Which Function serves a request, and under which path it sees it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Match<'r, 'p, T> {
+    /// What was inserted for the Function.
+    pub target: &'r T,
+    /// The path, without what the runtime strips. Empty stands for `/`.
+    pub path: &'p str,
+}
+
+impl<T> Router<T> {
+    /// A router without Functions. `domain` is the platform's own, such as `fn.example.com`.
+    pub fn new(domain: Option<&str>, cluster_domain: &str) -> Self {
+        let mut suffixes = vec![
+            String::new(),
+            ".svc".to_owned(),
+            format!(".svc.{cluster_domain}"),
+        ];
+        suffixes.extend(domain.map(|domain| format!(".{}", normal_host(domain))));
+        Self {
+            suffixes,
+            names: HashMap::new(),
+            routes: HashMap::new(),
+        }
+    }
+
+    /// Adds a Function, or replaces what was inserted for its UID.
+    pub fn insert(&mut self, function: &FunctionIdentity, routes: &[Route], target: T)
+    where
+        T: Clone,
+    {
+        self.remove(&function.uid);
+        let holder = || Holder {
+            uid: function.uid.clone(),
+            target: target.clone(),
+        };
+        self.names
+            .entry(function.namespace.clone())
+            .or_default()
+            .entry(function.name.clone())
+            .or_default()
+            .push(holder());
+        for route in routes {
+            let held = self.routes.entry(normal_host(&route.host)).or_default();
+            held.push((route.path.trim_end_matches('/').to_owned(), holder()));
+            held.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+        }
+    }
+
+    /// Removes a Function.
+    pub fn remove(&mut self, uid: &str) {
+        self.names.retain(|_, names| {
+            names.retain(|_, holders| {
+                holders.retain(|holder| holder.uid != uid);
+                !holders.is_empty()
+            });
+            !names.is_empty()
+        });
+        self.routes.retain(|_, held| {
+            held.retain(|(_, holder)| holder.uid != uid);
+            !held.is_empty()
+        });
+    }
+
+    /// Finds the Function for a `Host` header or authority and a path without query.
+    pub fn find<'r, 'p>(&'r self, host: &str, path: &'p str) -> Option<Match<'r, 'p, T>> {
+        let host = normal_host(host);
+        let target = self
+            .explicit(&host, path)
+            .or_else(|| {
+                let (_, parent) = host.split_once('.')?;
+                self.explicit(&format!("*.{parent}"), path)
+            })
+            .or_else(|| self.built_in(&host));
+        match target {
+            Some(target) => Some(Match { target, path }),
+            None => self.by_path(path),
+        }
+    }
+
+    fn explicit(&self, host: &str, path: &str) -> Option<&T> {
+        let (_, holder) = self.routes.get(host)?.iter().find(|(prefix, _)| {
+            path.strip_prefix(prefix.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })?;
+        Some(&holder.target)
+    }
+
+    fn built_in(&self, host: &str) -> Option<&T> {
+        self.suffixes.iter().find_map(|suffix| {
+            let (name, namespace) = host.strip_suffix(suffix.as_str())?.rsplit_once('.')?;
+            self.named(namespace, name)
+        })
+    }
+
+    fn by_path<'p>(&self, path: &'p str) -> Option<Match<'_, 'p, T>> {
+        let (namespace, rest) = path.strip_prefix("/fn/")?.split_once('/')?;
+        let end = rest.find('/').unwrap_or(rest.len());
+        let (name, path) = rest.split_at_checked(end)?;
+        let target = self.named(namespace, name)?;
+        Some(Match { target, path })
+    }
+
+    fn named(&self, namespace: &str, name: &str) -> Option<&T> {
+        let holders = self.names.get(namespace)?.get(name)?;
+        holders.last().map(|holder| &holder.target)
+    }
+}
+
+/// Lower case, without port and trailing dot.
+fn normal_host(host: &str) -> String {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests;

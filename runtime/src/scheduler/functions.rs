@@ -1,0 +1,250 @@
+//! The Functions of this worker: which revision of each serves, how many requests are under way.
+//!
+//! A revision is replaced in one step: requests that were admitted before finish on the old one, later ones get the new one.
+//! A revision that does not load changes nothing.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use hyper::body::{Body, Incoming};
+use isolet_crds::bundle::{Bundle, FunctionIdentity, SecretValues};
+use tokio::time::Instant;
+
+use super::inbound::Inbound;
+use super::revision::Revision;
+use super::state::Answer;
+use super::{Services, lock};
+use crate::control::{LoadError, Loaded};
+use crate::isolate::{Blueprint, Positions};
+use crate::limits::body::BodyLimit;
+use crate::limits::wall_clock::WallClock;
+use crate::router::Router;
+use crate::server::error::RequestError;
+use crate::web::RequestHead;
+
+/// The Functions of this worker.
+#[derive(Debug)]
+pub struct Functions {
+    services: Arc<Services>,
+    by_uid: Mutex<HashMap<String, Arc<Function>>>,
+    router: RwLock<Router<Arc<Function>>>,
+}
+
+/// One Function.
+#[derive(Debug)]
+pub struct Function {
+    identity: FunctionIdentity,
+    revision: Mutex<Option<Arc<Revision>>>,
+    /// One update at a time.
+    update: tokio::sync::Mutex<()>,
+    under_way: Arc<AtomicU32>,
+}
+
+/// A request's place among those under way.
+#[derive(Debug)]
+pub(super) struct Permit(Arc<AtomicU32>);
+
+/// A request that may run.
+#[derive(Debug)]
+pub struct Admission {
+    revision: Arc<Revision>,
+    permit: Permit,
+    deadline: Instant,
+}
+
+impl Functions {
+    /// No Functions yet.
+    pub fn new(services: Arc<Services>, domain: Option<&str>, cluster_domain: &str) -> Self {
+        Self {
+            services,
+            by_uid: Mutex::default(),
+            router: RwLock::new(Router::new(domain, cluster_domain)),
+        }
+    }
+
+    /// What all instances share.
+    pub fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// Loads a revision and has it serve.
+    pub async fn put(
+        &self,
+        name: String,
+        bundle: Bundle,
+        secrets: SecretValues,
+    ) -> Result<Loaded, LoadError> {
+        let identity = bundle.manifest.function.clone();
+        let function = Arc::clone(
+            lock(&self.by_uid)
+                .entry(identity.uid.clone())
+                .or_insert_with(|| Arc::new(Function::new(identity.clone()))),
+        );
+        let _update = function.update.lock().await;
+        let before = function.revision();
+        if before.as_ref().is_some_and(|before| before.name == name) {
+            return Ok(Loaded { revision: name });
+        }
+        let loaded = self.load(name, bundle, secrets, before.as_ref()).await;
+        let revision = match loaded {
+            Ok(revision) => revision,
+            Err(error) => {
+                if before.is_none() {
+                    lock(&self.by_uid).remove(&identity.uid);
+                }
+                return Err(error);
+            }
+        };
+        let loaded = Loaded {
+            revision: revision.name.clone(),
+        };
+        let routes = revision.blueprint.bundle.manifest.routes.clone();
+        *lock(&function.revision) = Some(revision);
+        let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
+        router.insert(&identity, &routes, Arc::clone(&function));
+        drop(router);
+        if let Some(before) = before {
+            before.close();
+        }
+        self.count();
+        Ok(loaded)
+    }
+
+    /// Serves a Function no longer; requests under way finish.
+    pub async fn delete(&self, uid: &str) {
+        let Some(function) = lock(&self.by_uid).get(uid).cloned() else {
+            return;
+        };
+        let _update = function.update.lock().await;
+        lock(&self.by_uid).remove(uid);
+        self.router
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
+        if let Some(revision) = lock(&function.revision).take() {
+            revision.close();
+        }
+        self.count();
+    }
+
+    /// The Function for a host and path, and the path as it sees it.
+    pub fn route<'p>(&self, host: &str, path: &'p str) -> Option<(Arc<Function>, &'p str)> {
+        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
+        let found = router.find(host, path)?;
+        Some((Arc::clone(found.target), found.path))
+    }
+
+    /// Checks a revision by making an instance. It is kept if the one before has one, so that a busy Function sees no
+    /// cold start; else the first request makes another.
+    async fn load(
+        &self,
+        name: String,
+        bundle: Bundle,
+        secrets: SecretValues,
+        before: Option<&Arc<Revision>>,
+    ) -> Result<Arc<Revision>, LoadError> {
+        let mut env = bundle.manifest.env.clone();
+        env.extend(secrets.values);
+        let suspended = bundle.manifest.suspend;
+        let blueprint = Blueprint {
+            snapshot: self.services.snapshot,
+            positions: Positions::of(&bundle),
+            bundle,
+            env: env.into_iter().collect(),
+            breadcrumb: self.services.breadcrumb.clone(),
+        };
+        let revision = Arc::new(Revision::new(name, blueprint, Arc::clone(&self.services)));
+        if !suspended {
+            let cell = revision.start().await?;
+            if before.is_some_and(|before| before.running().is_some()) {
+                revision.adopt(&cell);
+            }
+        }
+        Ok(revision)
+    }
+
+    fn count(&self) {
+        let count = lock(&self.by_uid).len();
+        self.services.metrics.functions(count);
+    }
+}
+
+impl Function {
+    fn new(identity: FunctionIdentity) -> Self {
+        Self {
+            identity,
+            revision: Mutex::default(),
+            update: tokio::sync::Mutex::default(),
+            under_way: Arc::default(),
+        }
+    }
+
+    /// Namespace, name and UID.
+    pub fn identity(&self) -> &FunctionIdentity {
+        &self.identity
+    }
+
+    fn revision(&self) -> Option<Arc<Revision>> {
+        lock(&self.revision).clone()
+    }
+
+    /// Lets a request in, or says why not.
+    pub fn admit(&self) -> Result<Admission, RequestError> {
+        let revision = self.revision().ok_or(RequestError::NotFound)?;
+        if revision.blueprint.bundle.manifest.suspend {
+            return Err(RequestError::Suspended);
+        }
+        let limits = revision.limits();
+        let permit = Permit::take(&self.under_way, limits.concurrency)
+            .ok_or(RequestError::ConcurrencyLimitExceeded)?;
+        Ok(Admission {
+            deadline: WallClock::deadline(limits.timeout_ms),
+            revision,
+            permit,
+        })
+    }
+}
+
+impl Admission {
+    /// Handles the request: runs its function until there is an answer. Failures are logged here.
+    pub async fn handle(
+        self,
+        head: RequestHead,
+        body: Incoming,
+        declared_bytes: Option<u64>,
+    ) -> Result<http::Response<crate::server::body::Body>, RequestError> {
+        let revision = Arc::clone(&self.revision);
+        self.run(head, body, declared_bytes)
+            .await
+            .map_err(|failure| {
+                revision.report(&failure);
+                failure.error
+            })
+    }
+
+    async fn run(self, head: RequestHead, body: Incoming, declared_bytes: Option<u64>) -> Answer {
+        let limit = BodyLimit::new(self.revision.limits().body_bytes, declared_bytes)
+            .map_err(|_| RequestError::BodyTooLarge)?;
+        let body = (!body.is_end_stream()).then(|| Inbound::of_request(body, limit));
+        let cell = self.revision.cell().await?;
+        cell.dispatch(head, body, self.permit, self.deadline).await
+    }
+}
+
+impl Permit {
+    fn take(under_way: &Arc<AtomicU32>, limit: u32) -> Option<Self> {
+        under_way
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (count < limit).then_some(count + 1)
+            })
+            .ok()?;
+        Some(Self(Arc::clone(under_way)))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,316 @@
+//! What JavaScript asks for: the [`Host`] of one instance. Its methods run inside an entry, on the owner's thread.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::cell::{Cell, Event};
+use super::inbound::Inbound;
+use super::pipe::{PipeEvents, Written, pipe};
+use super::revision::Revision;
+use super::state::{Failure, SharedState, State, WriterOf, ended};
+use super::lock;
+use crate::limits::heap::{Charge, HeapBudget};
+use crate::server::body::Body;
+use crate::server::error::RequestError;
+use crate::web::host::{
+    CompletionId, ConsoleLevel, Exception, Host, HostError, OutboundHandle, OutboundRequest,
+    OutgoingBody, RequestId, ResponseHead, StreamId, WriteOutcome, WriterId,
+};
+
+/// Bodies up to this size are not worth an entry in the books.
+const UNCHARGED_BYTES: usize = 4 << 10;
+
+/// The process around one instance.
+pub(super) struct InstanceHost {
+    pub(super) state: SharedState,
+    pub(super) cell: Weak<Cell>,
+    pub(super) revision: Arc<Revision>,
+    pub(super) budget: Arc<HeapBudget>,
+}
+
+impl InstanceHost {
+    fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+        act(&mut lock(&self.state))
+    }
+
+    fn cell(&self) -> Result<Arc<Cell>, HostError> {
+        self.cell.upgrade().ok_or_else(ended)
+    }
+
+    /// Has a task bring a completion.
+    fn bring(
+        &self,
+        id: CompletionId,
+        event: impl Future<Output = Event> + Send + 'static,
+    ) -> Result<(), HostError> {
+        let cell = self.cell()?;
+        let task = self.revision.services.runtime.spawn(async move {
+            let event = event.await;
+            cell.push(event);
+        });
+        self.with(|state| state.brought_by(id, task.abort_handle()));
+        Ok(())
+    }
+
+    /// A body that leaves, and its writer if it is a stream.
+    fn outgoing(
+        &self,
+        request: RequestId,
+        body: OutgoingBody,
+        of: WriterOf,
+    ) -> Result<(Body, Option<WriterId>), HostError> {
+        match body {
+            OutgoingBody::Empty => Ok((Body::empty(), None)),
+            OutgoingBody::Full(bytes) if bytes.len() <= UNCHARGED_BYTES => {
+                Ok((Body::full(bytes), None))
+            }
+            OutgoingBody::Full(bytes) => {
+                let charge = Charge::take(&self.budget, bytes.len()).ok_or_else(too_large)?;
+                Ok((Body::charged(bytes, charge), None))
+            }
+            OutgoingBody::Stream => {
+                let events = Events {
+                    cell: self.cell.clone(),
+                    gone: (of == WriterOf::Response).then_some(request),
+                };
+                let (writer, reader) = pipe(Arc::clone(&self.budget), Box::new(events));
+                let writer = self.with(|state| state.add_writer(request, writer, of));
+                Ok((Body::pipe(reader), Some(writer)))
+            }
+        }
+    }
+}
+
+impl Host for InstanceHost {
+    fn now_ms(&self) -> f64 {
+        self.with(|state| state.now_ms)
+    }
+
+    fn elapsed_ms(&self) -> f64 {
+        self.with(|state| state.elapsed_ms)
+    }
+
+    fn current_request(&self) -> Option<RequestId> {
+        self.with(|state| state.current)
+    }
+
+    fn start_timer(&mut self, delay: Duration) -> Result<CompletionId, HostError> {
+        let id = self.with(State::wait)?;
+        self.bring(id, async move {
+            tokio::time::sleep(delay).await;
+            Event::Done(id)
+        })?;
+        Ok(id)
+    }
+
+    fn cancel_timer(&mut self, timer: CompletionId) {
+        self.with(|state| state.cancel(timer));
+    }
+
+    fn read(&mut self, stream: StreamId) -> Result<CompletionId, HostError> {
+        let (id, mut inbound) = self.with(|state| {
+            let (request, inbound) = state.take_inbound(stream)?;
+            match state.wait_for(request) {
+                Ok(id) => Ok((id, inbound)),
+                Err(error) => {
+                    state.return_inbound(stream, inbound);
+                    Err(error)
+                }
+            }
+        })?;
+        let event = move |outcome, inbound: Inbound| Event::Read {
+            id,
+            stream,
+            outcome,
+            inbound,
+        };
+        match inbound.next().now_or_never() {
+            Some(outcome) => self.cell()?.push(event(outcome, inbound)),
+            None => self.bring(id, async move {
+                let outcome = inbound.next().await;
+                event(outcome, inbound)
+            })?,
+        }
+        Ok(id)
+    }
+
+    fn cancel_read(&mut self, stream: StreamId) {
+        self.with(|state| state.drop_inbound(stream));
+    }
+
+    fn respond(
+        &mut self,
+        request: RequestId,
+        head: ResponseHead,
+        body: OutgoingBody,
+    ) -> Result<Option<WriterId>, HostError> {
+        if self.with(|state| state.is_answered(request)) {
+            return Err(ended());
+        }
+        let streams = matches!(body, OutgoingBody::Stream);
+        let mut response = response(head, streams)?;
+        let (body, writer) = self.outgoing(request, body, WriterOf::Response)?;
+        *response.body_mut() = body;
+        self.with(|state| state.answer(request, response));
+        Ok(writer)
+    }
+
+    fn fail(&mut self, request: RequestId, exception: Exception) {
+        let failure = Failure {
+            error: RequestError::HandlerError,
+            exception: Some(self.revision.blueprint.positions.remap_exception(exception)),
+        };
+        if let Some(late) = self.with(|state| state.fail(request, failure)) {
+            self.revision.report(&late);
+        }
+    }
+
+    fn write(&mut self, writer: WriterId, piece: Bytes) -> Result<WriteOutcome, HostError> {
+        self.with(|state| {
+            let Some((request, _)) = state.writer(writer) else {
+                return Err(ended());
+            };
+            let id = state.wait_for(request)?;
+            let written = match state.writer(writer) {
+                Some((_, writer)) => writer.write(piece, id),
+                None => Written::Gone,
+            };
+            if written != Written::Wait {
+                state.take(id);
+            }
+            match written {
+                Written::Accepted => Ok(WriteOutcome::Accepted),
+                Written::Wait => Ok(WriteOutcome::Wait(id)),
+                Written::Gone => Err(HostError::Type("the other side has gone".into())),
+                Written::TooLarge => Err(too_large()),
+                Written::Busy => Err(HostError::Type("the write before is not done".into())),
+            }
+        })
+    }
+
+    fn close(&mut self, writer: WriterId, error: Option<String>) {
+        if let Some(pipe) = self.with(|state| state.take_writer(writer)) {
+            pipe.close(error);
+        }
+    }
+
+    fn fetch(&mut self, outbound: OutboundRequest) -> Result<OutboundHandle, HostError> {
+        let limit = self.revision.limits().subrequests;
+        let (request, id) = self.with(|state| {
+            let id = state.wait()?;
+            let request = state.current.ok_or_else(ended)?;
+            let left = state.live(request).map(|request| &mut request.subrequests_left);
+            match left {
+                Some(left) if *left > 0 => {
+                    *left -= 1;
+                    Ok((request, id))
+                }
+                _ => {
+                    state.take(id);
+                    Err(HostError::Range(format!(
+                        "one request may make {limit} requests of its own: raise limits.subrequests"
+                    )))
+                }
+            }
+        })?;
+        let mut outbound = outbound;
+        let body = std::mem::replace(&mut outbound.body, OutgoingBody::Empty);
+        let (body, writer) = self
+            .outgoing(request, body, WriterOf::Upload)
+            .inspect_err(|_| {
+                self.with(|state| state.take(id));
+            })?;
+        let egress = self.revision.services.egress.clone();
+        let uid = self.revision.identity().uid.clone();
+        self.bring(id, async move {
+            Event::Fetched {
+                id,
+                outcome: egress.fetch(uid, outbound, body).await,
+            }
+        })?;
+        Ok(OutboundHandle {
+            completion: id,
+            writer,
+        })
+    }
+
+    fn abort_fetch(&mut self, fetch: CompletionId) {
+        self.with(|state| state.cancel(fetch));
+    }
+
+    fn hold(&mut self, request: RequestId) {
+        self.with(|state| state.hold(request));
+    }
+
+    fn release(&mut self, request: RequestId) {
+        self.with(|state| state.release(request));
+    }
+
+    fn console(&mut self, level: ConsoleLevel, text: String) {
+        self.revision.console.write(level, text);
+    }
+}
+
+/// What a pipe tells the cell. Called from tasks of connections: never runs JavaScript itself.
+struct Events {
+    cell: Weak<Cell>,
+    /// The request whose caller reads this body.
+    gone: Option<RequestId>,
+}
+
+impl PipeEvents for Events {
+    fn room(&self, id: CompletionId) {
+        if let Some(cell) = self.cell.upgrade() {
+            cell.push_later(Event::Done(id));
+        }
+    }
+
+    fn gone(&self) {
+        if let (Some(cell), Some(request)) = (self.cell.upgrade(), self.gone) {
+            cell.push_later(Event::Abort(request));
+        }
+    }
+}
+
+fn too_large() -> HostError {
+    HostError::Range("the body does not fit limits.memory: stream it in smaller pieces".into())
+}
+
+/// Head of a response. What only hyper may say (framing, the connection) is left out.
+fn response(head: ResponseHead, streams: bool) -> Result<Response<Body>, HostError> {
+    let invalid = |what: &str| HostError::Type(format!("the response has an invalid {what}"));
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() =
+        StatusCode::from_u16(head.status).map_err(|_| invalid("status"))?;
+    for (name, value) in &head.headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid("header name"))?;
+        // A stream's length is the handler's to say; a whole body's is known.
+        let length_of_stream = streams && value.parse::<u64>().is_ok();
+        if crate::server::is_hop_by_hop(&name) || (name == CONTENT_LENGTH && !length_of_stream) {
+            continue;
+        }
+        let value = encode_value(value).ok_or_else(|| invalid("header value"))?;
+        if name == CONTENT_LENGTH {
+            response.headers_mut().insert(name, value);
+        } else {
+            response.headers_mut().append(name, value);
+        }
+    }
+    Ok(response)
+}
+
+/// A header value as JavaScript has it: each byte is one character (Fetch's isomorphic decode).
+pub(crate) fn decode_value(value: &HeaderValue) -> String {
+    value.as_bytes().iter().map(|byte| char::from(*byte)).collect()
+}
+
+/// The reverse of [`decode_value`]; none for what no header may hold.
+pub(super) fn encode_value(value: &str) -> Option<HeaderValue> {
+    let bytes: Option<Vec<u8>> = value.chars().map(|c| u8::try_from(c).ok()).collect();
+    HeaderValue::from_bytes(&bytes?).ok()
+}

@@ -1,0 +1,56 @@
+//! Who runs when: instances, their queues, requests under way.
+//!
+//! ```text
+//! server -> Functions (table)         which revision of which Function
+//!             Revision                code and configuration; its cell is made on the first request
+//!               Cell                  one instance: owner word, queue of events
+//!                 State               its requests, timers, bodies, fetches
+//!                 InstanceHost        what JavaScript asks for; lies in the isolate's slot
+//!           pipe, inbound, outbound   bodies that leave, bodies that arrive, requests to the agent
+//! ```
+//!
+//! An event runs on the thread that brings it if the instance is idle; else it waits in the cell's queue and the owner runs
+//! it. No lock is held while JavaScript runs.
+
+mod cell;
+pub mod console;
+mod functions;
+mod host;
+mod inbound;
+mod outbound;
+pub mod pipe;
+mod revision;
+mod state;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use functions::{Admission, Function, Functions};
+pub(crate) use host::decode_value;
+pub use outbound::Egress;
+pub use state::Failure;
+
+use crate::isolate::Breadcrumb;
+use crate::isolate::snapshot::Snapshot;
+use crate::worker::metrics::Metrics;
+
+/// What all instances of a worker share.
+#[derive(Debug)]
+pub struct Services {
+    /// The Web API layer.
+    pub snapshot: Snapshot,
+    /// Where instances note what runs.
+    pub breadcrumb: Option<Arc<Breadcrumb>>,
+    /// The way out.
+    pub egress: Egress,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Starts of instances at once.
+    pub starts: tokio::sync::Semaphore,
+    /// For tasks that begin outside any.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// No code panics while it holds one of the scheduler's locks, so poison carries no news.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

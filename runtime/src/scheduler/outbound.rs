@@ -1,0 +1,180 @@
+//! Requests that functions make: HTTP/2 over the inherited socket to the agent, which decides where they may go.
+
+use http::header::{HeaderName, HeaderValue};
+use http::{Method, Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::UnixStream;
+
+use super::host::{decode_value, encode_value};
+use crate::control::{EGRESS_ERROR_HEADER, FINAL_URL_HEADER, FUNCTION_HEADER, REDIRECT_HEADER};
+use crate::server::body::Body;
+use crate::web::host::{HeaderList, HostError, OutboundRequest, Redirect};
+
+/// Headers of ours; functions can neither send nor see them.
+const OWN_PREFIX: &str = "isolet-";
+
+/// The way to the agent. Clones share one connection.
+#[derive(Clone, Debug)]
+pub struct Egress(SendRequest<Body>);
+
+/// What the agent answered for a function.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) status: u16,
+    pub(super) headers: HeaderList,
+    pub(super) url: String,
+    pub(super) redirected: bool,
+    pub(super) body: Incoming,
+}
+
+impl Egress {
+    /// Speaks HTTP/2 over the socket; the connection lives as long as a clone of the answer or a request.
+    pub async fn connect(socket: UnixStream) -> Result<Self, hyper::Error> {
+        let (sender, connection) =
+            hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(256 << 10)
+                .initial_connection_window_size(4 << 20)
+                .handshake(TokioIo::new(socket))
+                .await?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::error!(%error, "the egress connection to the agent ended");
+            }
+        });
+        Ok(Self(sender))
+    }
+
+    /// Sends a request in a Function's name and waits for the head of its response.
+    pub(super) async fn fetch(
+        mut self,
+        uid: String,
+        outbound: OutboundRequest,
+        body: Body,
+    ) -> Result<Fetched, HostError> {
+        let url = outbound.url.clone();
+        let request = request(&uid, outbound, body)?;
+        let unreachable =
+            |_| HostError::Type("the request failed: no connection to the agent".into());
+        self.0.ready().await.map_err(unreachable)?;
+        let response = self
+            .0
+            .send_request(request)
+            .await
+            .map_err(|_| HostError::Type("the request failed: the connection broke".into()))?;
+        fetched(response, url)
+    }
+}
+
+fn request(uid: &str, outbound: OutboundRequest, body: Body) -> Result<Request<Body>, HostError> {
+    let refuse = |what: &str| HostError::Type(format!("the request has an invalid {what}"));
+    let uri: Uri = outbound.url.parse().map_err(|_| refuse("URL"))?;
+    let method = Method::from_bytes(outbound.method.as_bytes()).map_err(|_| refuse("method"))?;
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    for (name, value) in &outbound.headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refuse("header name"))?;
+        if crate::server::is_hop_by_hop(&name)
+            || name == http::header::HOST
+            || name == http::header::CONTENT_LENGTH
+            || name.as_str().starts_with(OWN_PREFIX)
+        {
+            continue;
+        }
+        headers.append(name, encode_value(value).ok_or_else(|| refuse("header value"))?);
+    }
+    let own = |value: &str| HeaderValue::from_str(value).map_err(|_| refuse("header value"));
+    headers.insert(FUNCTION_HEADER, own(uid)?);
+    let redirect = match outbound.redirect {
+        Redirect::Follow => "follow",
+        Redirect::Error => "error",
+        Redirect::Manual => "manual",
+    };
+    headers.insert(REDIRECT_HEADER, own(redirect)?);
+    Ok(request)
+}
+
+fn fetched(response: Response<Incoming>, requested: String) -> Result<Fetched, HostError> {
+    let (parts, body) = response.into_parts();
+    let text = |name: &str| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    if let Some(problem) = text(EGRESS_ERROR_HEADER) {
+        return Err(HostError::Type(percent_decode(problem)));
+    }
+    let url = text(FINAL_URL_HEADER).map_or_else(|| requested.clone(), str::to_owned);
+    Ok(Fetched {
+        status: parts.status.as_u16(),
+        redirected: url != requested,
+        url,
+        headers: parts
+            .headers
+            .iter()
+            .filter(|(name, _)| !name.as_str().starts_with(OWN_PREFIX))
+            .map(|(name, value)| (name.as_str().to_owned(), decode_value(value)))
+            .collect(),
+        body,
+    })
+}
+
+fn percent_decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let escaped = (byte == b'%')
+            .then(|| text.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        decoded.push(escaped.unwrap_or(byte));
+        at += if escaped.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbound(headers: &[(&str, &str)]) -> OutboundRequest {
+        OutboundRequest {
+            request: None,
+            method: "GET".into(),
+            url: "https://example.com/x".into(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            body: crate::web::host::OutgoingBody::Empty,
+            redirect: Redirect::Manual,
+        }
+    }
+
+    #[test]
+    fn a_function_cannot_speak_in_anothers_name() {
+        let forged = outbound(&[("isolet-function", "other"), ("host", "a"), ("x", "y")]);
+        let request = request("mine", forged, Body::empty()).expect("valid");
+        let names: Vec<_> = request.headers().keys().map(|name| name.as_str()).collect();
+        assert_eq!(names, ["x", FUNCTION_HEADER, REDIRECT_HEADER]);
+        assert_eq!(request.headers()[FUNCTION_HEADER], "mine");
+        assert_eq!(request.headers()[REDIRECT_HEADER], "manual");
+    }
+
+    #[test]
+    fn header_values_that_would_split_a_message_are_refused() {
+        let split = outbound(&[("x", "a\r\nisolet-function: other")]);
+        assert!(request("mine", split, Body::empty()).is_err());
+    }
+
+    #[test]
+    fn percent_escapes_decode_and_broken_ones_stay() {
+        assert_eq!(percent_decode("a%20b%C3%A9%2"), "a bé%2");
+        assert_eq!(percent_decode("%zz%é"), "%zz%é");
+    }
+}

@@ -1,0 +1,410 @@
+//! What an instance has under way: requests, and for each its timers, bodies and fetches.
+//!
+//! ```text
+//! request   under way -> answered -> ended     ended: answered, its response written, no hold left
+//!                     -> failed  -> ended      ended: at once
+//! ```
+//!
+//! Everything that a request began ends with it. Completions that JavaScript still waits for then fail once, so that
+//! nothing of an ended request stays in memory; they run on what is left of the request's CPU time.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::Response;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::functions::Permit;
+use super::inbound::Inbound;
+use super::pipe::PipeWriter;
+use crate::limits::wall_clock::WallClock;
+use crate::server::body::Body;
+use crate::server::error::RequestError;
+use crate::web::host::{CompletionId, Exception, HostError, RequestId, StreamId, WriterId};
+
+/// Completions that one instance may wait for.
+const MAX_PENDING: usize = 50_000;
+
+/// Why a request got no answer from its function, with what only its author may see.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// For the caller.
+    pub error: RequestError,
+    /// For the log.
+    pub exception: Option<Exception>,
+}
+
+/// A response, or why there is none.
+pub(super) type Answer = Result<Response<Body>, Failure>;
+
+/// The state of one instance.
+#[derive(Debug)]
+pub(super) struct State {
+    /// The request whose event runs.
+    pub(super) current: Option<RequestId>,
+    pub(super) now_ms: f64,
+    pub(super) elapsed_ms: f64,
+    began: Instant,
+    requests: HashMap<RequestId, UnderWay>,
+    pending: HashMap<CompletionId, Pending>,
+    inbound: HashMap<StreamId, (RequestId, Option<Inbound>)>,
+    writers: HashMap<WriterId, (RequestId, PipeWriter)>,
+    /// Requests that may have ended in this entry.
+    touched: Vec<RequestId>,
+    last_id: u32,
+}
+
+/// One request.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    answer: Option<oneshot::Sender<Answer>>,
+    pub(super) cpu_left: Duration,
+    pub(super) subrequests_left: u32,
+    holds: u32,
+    /// Body of the response, while it is written.
+    response: Option<WriterId>,
+    ended: bool,
+    waits: HashSet<CompletionId>,
+    clock: Option<WallClock>,
+    _permit: Permit,
+}
+
+/// Something that JavaScript waits for.
+#[derive(Debug)]
+struct Pending {
+    request: RequestId,
+    /// The task that will bring it, if one is needed.
+    task: Option<AbortHandle>,
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        Self {
+            current: None,
+            now_ms: 0.0,
+            elapsed_ms: 0.0,
+            began: Instant::now(),
+            requests: HashMap::new(),
+            pending: HashMap::new(),
+            inbound: HashMap::new(),
+            writers: HashMap::new(),
+            touched: Vec::new(),
+            last_id: 0,
+        }
+    }
+
+    /// Sets the clocks, which then stand still until the next entry.
+    pub(super) fn set_clocks(&mut self) {
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        self.now_ms = since_epoch.as_millis() as f64;
+        self.elapsed_ms = (self.began.elapsed().as_secs_f64() * 10_000.0).floor() / 10.0;
+    }
+
+    /// A number never used before in this instance.
+    pub(super) fn next_id(&mut self) -> u32 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Whether numbers run out, so that the instance must be replaced.
+    pub(super) fn is_worn_out(&self) -> bool {
+        self.last_id > u32::MAX / 2
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        answer: oneshot::Sender<Answer>,
+        cpu: Duration,
+        subrequests: u32,
+        permit: Permit,
+        body: Option<Inbound>,
+    ) -> (RequestId, Option<StreamId>) {
+        let request = RequestId(self.next_id());
+        self.requests.insert(
+            request,
+            UnderWay {
+                answer: Some(answer),
+                cpu_left: cpu,
+                subrequests_left: subrequests,
+                holds: 0,
+                response: None,
+                ended: false,
+                waits: HashSet::new(),
+                clock: None,
+                _permit: permit,
+            },
+        );
+        (request, body.map(|body| self.add_inbound(request, body)))
+    }
+
+    /// A request that has not ended.
+    pub(super) fn live(&mut self, request: RequestId) -> Option<&mut UnderWay> {
+        self.requests
+            .get_mut(&request)
+            .filter(|request| !request.ended)
+    }
+
+    pub(super) fn cpu_left(&self, request: RequestId) -> Duration {
+        self.requests
+            .get(&request)
+            .map_or(Duration::ZERO, |request| request.cpu_left)
+    }
+
+    pub(super) fn use_cpu(&mut self, request: RequestId, time: Duration) {
+        if let Some(request) = self.requests.get_mut(&request) {
+            request.cpu_left = request.cpu_left.saturating_sub(time);
+        }
+    }
+
+    /// Starts the wall clock of a request that is still under way.
+    pub(super) fn arm(&mut self, request: RequestId, clock: impl FnOnce() -> WallClock) {
+        if let Some(request) = self.live(request) {
+            request.clock = Some(clock());
+        }
+    }
+
+    // Answers.
+
+    /// Sends the head of a response; gives it back if nobody waits for it any more.
+    pub(super) fn answer(&mut self, request: RequestId, response: Response<Body>) {
+        self.touched.push(request);
+        if let Some(answer) = self.live(request).and_then(|request| request.answer.take()) {
+            // The caller may have gone: the body is dropped with the response.
+            let _ = answer.send(Ok(response));
+        }
+    }
+
+    pub(super) fn is_answered(&mut self, request: RequestId) -> bool {
+        self.live(request)
+            .is_none_or(|request| request.answer.is_none())
+    }
+
+    /// Fails a request; gives the failure back if its caller already has an answer.
+    pub(super) fn fail(&mut self, request: RequestId, failure: Failure) -> Option<Failure> {
+        self.touched.push(request);
+        match self.live(request).and_then(|request| request.answer.take()) {
+            // Logged by the receiver; without one, the caller has gone.
+            Some(answer) => {
+                let _ = answer.send(Err(failure));
+                None
+            }
+            None => Some(failure),
+        }
+    }
+
+    pub(super) fn hold(&mut self, request: RequestId) {
+        if let Some(request) = self.live(request) {
+            request.holds += 1;
+        }
+    }
+
+    pub(super) fn release(&mut self, request: RequestId) {
+        self.touched.push(request);
+        if let Some(request) = self.live(request) {
+            request.holds = request.holds.saturating_sub(1);
+        }
+    }
+
+    // Completions.
+
+    /// A new completion for the request whose event runs.
+    pub(super) fn wait(&mut self) -> Result<CompletionId, HostError> {
+        let Some(current) = self.current else {
+            return Err(HostError::Type(
+                "timers, requests and bodies work inside the handler only, not at the module's top level".into(),
+            ));
+        };
+        self.wait_for(current)
+    }
+
+    /// A new completion for a request.
+    pub(super) fn wait_for(&mut self, request: RequestId) -> Result<CompletionId, HostError> {
+        if self.pending.len() >= MAX_PENDING {
+            return Err(HostError::Range(
+                "too many timers, reads and requests are under way".into(),
+            ));
+        }
+        let id = CompletionId(self.next_id());
+        let Some(under_way) = self.live(request) else {
+            return Err(ended());
+        };
+        under_way.waits.insert(id);
+        self.pending.insert(
+            id,
+            Pending {
+                request,
+                task: None,
+            },
+        );
+        Ok(id)
+    }
+
+    /// Names the task that will bring a completion.
+    pub(super) fn brought_by(&mut self, id: CompletionId, task: AbortHandle) {
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.task = Some(task);
+        }
+    }
+
+    /// Takes a completion that has come, or is no longer wanted; the request it belongs to, unless it was taken before.
+    pub(super) fn take(&mut self, id: CompletionId) -> Option<RequestId> {
+        let pending = self.pending.remove(&id)?;
+        self.touched.push(pending.request);
+        if let Some(request) = self.requests.get_mut(&pending.request) {
+            request.waits.remove(&id);
+        }
+        Some(pending.request)
+    }
+
+    /// The same, and ends the task that would have brought it.
+    pub(super) fn cancel(&mut self, id: CompletionId) {
+        if let Some(task) = self.pending.get_mut(&id).and_then(|p| p.task.take()) {
+            task.abort();
+        }
+        self.take(id);
+    }
+
+    // Bodies.
+
+    pub(super) fn add_inbound(&mut self, request: RequestId, body: Inbound) -> StreamId {
+        let stream = StreamId(self.next_id());
+        self.inbound.insert(stream, (request, Some(body)));
+        stream
+    }
+
+    /// Takes a body for one read.
+    pub(super) fn take_inbound(&mut self, stream: StreamId) -> Result<(RequestId, Inbound), HostError> {
+        let Some((request, body)) = self.inbound.get_mut(&stream) else {
+            return Err(HostError::Type("the body was given up".into()));
+        };
+        match body.take() {
+            Some(body) => Ok((*request, body)),
+            None => Err(HostError::Type("a read of this body is under way".into())),
+        }
+    }
+
+    /// Gives a body back after a read, unless it was given up meanwhile.
+    pub(super) fn return_inbound(&mut self, stream: StreamId, inbound: Inbound) {
+        if let Some((_, body)) = self.inbound.get_mut(&stream) {
+            *body = Some(inbound);
+        }
+    }
+
+    pub(super) fn drop_inbound(&mut self, stream: StreamId) {
+        self.inbound.remove(&stream);
+    }
+
+    pub(super) fn add_writer(&mut self, request: RequestId, writer: PipeWriter, of: WriterOf) -> WriterId {
+        let id = WriterId(self.next_id());
+        self.writers.insert(id, (request, writer));
+        if of == WriterOf::Response
+            && let Some(request) = self.live(request)
+        {
+            request.response = Some(id);
+        }
+        id
+    }
+
+    pub(super) fn writer(&self, id: WriterId) -> Option<(RequestId, &PipeWriter)> {
+        self.writers
+            .get(&id)
+            .map(|(request, writer)| (*request, writer))
+    }
+
+    pub(super) fn take_writer(&mut self, id: WriterId) -> Option<PipeWriter> {
+        let (request, writer) = self.writers.remove(&id)?;
+        self.touched.push(request);
+        if let Some(under_way) = self.live(request)
+            && under_way.response == Some(id)
+        {
+            under_way.response = None;
+        }
+        Some(writer)
+    }
+
+    // Ends.
+
+    /// Ends the requests that are through. The answer lists completions that JavaScript still waits for.
+    pub(super) fn settle(&mut self) -> Vec<CompletionId> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.extend(self.current);
+        let mut orphans = Vec::new();
+        for request in touched {
+            match self.requests.get(&request) {
+                Some(it) if it.ended && it.waits.is_empty() => {
+                    self.requests.remove(&request);
+                }
+                Some(it)
+                    if !it.ended && it.answer.is_none() && it.response.is_none() && it.holds == 0 =>
+                {
+                    orphans.extend(self.end(request));
+                }
+                _ => {}
+            }
+        }
+        orphans
+    }
+
+    /// Ends a request now. The answer lists completions that JavaScript still waits for.
+    pub(super) fn end(&mut self, request: RequestId) -> Vec<CompletionId> {
+        let Some(under_way) = self.live(request) else {
+            return Vec::new();
+        };
+        under_way.ended = true;
+        under_way.answer = None;
+        under_way.clock = None;
+        let orphans: Vec<CompletionId> = under_way.waits.iter().copied().collect();
+        for id in &orphans {
+            if let Some(task) = self.pending.get_mut(id).and_then(|p| p.task.take()) {
+                task.abort();
+            }
+        }
+        self.inbound.retain(|_, (owner, _)| *owner != request);
+        self.writers.retain(|_, (owner, _)| *owner != request);
+        if orphans.is_empty() {
+            self.requests.remove(&request);
+        }
+        orphans
+    }
+
+    /// Forgets a request whose JavaScript must not run again.
+    pub(super) fn forget(&mut self, request: RequestId) {
+        for id in self.end(request) {
+            self.take(id);
+        }
+        self.requests.remove(&request);
+    }
+
+    pub(super) fn all_requests(&self) -> Vec<RequestId> {
+        self.requests.keys().copied().collect()
+    }
+}
+
+/// What a writer writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum WriterOf {
+    Response,
+    Upload,
+}
+
+/// What an ended request's operations fail with.
+pub(super) fn ended() -> HostError {
+    HostError::Abort("the request has ended".into())
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        Self {
+            error,
+            exception: None,
+        }
+    }
+}
+
+/// Shared by the host in the isolate's slot and the cell.
+pub(super) type SharedState = Arc<std::sync::Mutex<State>>;

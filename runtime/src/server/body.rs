@@ -1,0 +1,86 @@
+//! Response bodies: none, whole, or written by JavaScript while the client reads.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+
+use crate::limits::heap::Charge;
+use crate::scheduler::pipe::{PipeBroken, PipeReader};
+
+/// Body of a response.
+#[derive(Debug)]
+pub struct Body(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Empty,
+    Full(Bytes, Option<Charge>),
+    Pipe(PipeReader),
+}
+
+impl Body {
+    /// No body.
+    pub fn empty() -> Self {
+        Self(Kind::Empty)
+    }
+
+    /// A whole body.
+    pub fn full(bytes: Bytes) -> Self {
+        Self(Kind::Full(bytes, None))
+    }
+
+    /// A whole body that counts as its instance's memory until it has been sent.
+    pub fn charged(bytes: Bytes, charge: Charge) -> Self {
+        Self(Kind::Full(bytes, Some(charge)))
+    }
+
+    /// A body that arrives through a pipe.
+    pub fn pipe(reader: PipeReader) -> Self {
+        Self(Kind::Pipe(reader))
+    }
+
+    /// Whether its length is known, and which it is.
+    pub fn known_length(&self) -> Option<u64> {
+        match &self.0 {
+            Kind::Empty => Some(0),
+            Kind::Full(bytes, _) => Some(bytes.len() as u64),
+            Kind::Pipe(_) => None,
+        }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = PipeBroken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, PipeBroken>>> {
+        match &mut self.0 {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Full(bytes, _) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Kind::Pipe(reader) => reader
+                .poll_piece(context)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Full(bytes, _) => bytes.is_empty(),
+            Kind::Pipe(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.known_length()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

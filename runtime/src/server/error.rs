@@ -1,0 +1,90 @@
+//! Why a request got no answer from its function: one enum for the response, the log line and the metric.
+
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+
+use super::body::Body;
+
+/// Why a request got no answer from its function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum RequestError {
+    /// No Function has this host and path.
+    #[error("no function serves this host and path")]
+    NotFound,
+    /// `spec.suspend` is true.
+    #[error("this function is suspended")]
+    Suspended,
+    /// The request used up `limits.cpu`.
+    #[error("the function used more CPU time than its limits.cpu allows for one request")]
+    CpuLimitExceeded,
+    /// The instance used up `limits.memory`.
+    #[error("the function used more memory than its limits.memory allows")]
+    MemoryLimitExceeded,
+    /// `limits.concurrency` requests are under way.
+    #[error("the function has as many requests under way as its limits.concurrency allows")]
+    ConcurrencyLimitExceeded,
+    /// `limits.timeout` is over.
+    #[error("the function did not answer within its limits.timeout")]
+    Timeout,
+    /// The body is larger than `limits.body`.
+    #[error("the request body is larger than the function's limits.body")]
+    BodyTooLarge,
+    /// The handler threw, or gave no response.
+    #[error("the function failed")]
+    HandlerError,
+    /// The instance does not start.
+    #[error("the function could not be started")]
+    StartFailed,
+    /// The worker is ending.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+impl RequestError {
+    /// Name in answers, logs and metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NotFound => "NotFound",
+            Self::Suspended => "Suspended",
+            Self::CpuLimitExceeded => "CPULimitExceeded",
+            Self::MemoryLimitExceeded => "MemoryLimitExceeded",
+            Self::ConcurrencyLimitExceeded => "ConcurrencyLimitExceeded",
+            Self::Timeout => "Timeout",
+            Self::BodyTooLarge => "BodyTooLarge",
+            Self::HandlerError => "HandlerError",
+            Self::StartFailed => "StartFailed",
+            Self::ShuttingDown => "ShuttingDown",
+        }
+    }
+
+    /// HTTP status.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HandlerError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Suspended
+            | Self::CpuLimitExceeded
+            | Self::MemoryLimitExceeded
+            | Self::ConcurrencyLimitExceeded
+            | Self::StartFailed
+            | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The answer that the caller gets.
+    pub fn response(self) -> Response<Body> {
+        let text = serde_json::json!({
+            "error": { "reason": self.reason(), "message": self.to_string() }
+        });
+        let mut response = Response::new(Body::full(format!("{text}\n").into()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if matches!(self, Self::ConcurrencyLimitExceeded | Self::ShuttingDown) {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,225 @@
+//! HTTP/1.1 and h2c for tenants: from a connection to a Function and back.
+//!
+//! A server takes a listener and a shutdown future: it then stops accepting, lets requests under way finish, and returns.
+
+pub mod body;
+pub mod error;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use http::header::{self, HeaderName};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use isolet_crds::bundle::FunctionIdentity;
+use tokio::net::TcpListener;
+
+use self::body::Body;
+use self::error::RequestError;
+use crate::scheduler::Functions;
+use crate::scheduler::decode_value;
+use crate::web::RequestHead;
+
+/// Time that a client may take to send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Size of a request's head.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Requests at once in one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+/// Pause after a failed accept, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `shutdown` resolves, then at most `drain` longer.
+pub async fn serve(
+    listener: TcpListener,
+    functions: Arc<Functions>,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) {
+    let draining = Arc::new(AtomicBool::new(false));
+    let graceful = GracefulShutdown::new();
+    let builder = builder();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            () = &mut shutdown => break,
+        };
+        // A socket that refuses the option only sends small packets later.
+        let _ = stream.set_nodelay(true);
+        let functions = Arc::clone(&functions);
+        let is_draining = Arc::clone(&draining);
+        let service = service_fn(move |request| {
+            let functions = Arc::clone(&functions);
+            let draining = is_draining.load(Ordering::Relaxed);
+            async move { Ok::<_, Infallible>(handle(&functions, request, draining).await) }
+        });
+        let connection = builder
+            .serve_connection(TokioIo::new(stream), service)
+            .into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended with an error");
+            }
+        });
+    }
+    drop(listener);
+    draining.store(true, Ordering::Relaxed);
+    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests still under way at the end of the drain were broken off");
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+async fn handle(
+    functions: &Functions,
+    request: Request<Incoming>,
+    draining: bool,
+) -> Response<Body> {
+    let arrived = Instant::now();
+    let is_head = request.method() == Method::HEAD;
+    // The query may hold secrets: it is not logged.
+    let line = tracing::enabled!(tracing::Level::DEBUG)
+        .then(|| (request.method().clone(), request.uri().path().to_owned()));
+    let (identity, answer) = answer(functions, request, draining).await;
+    let metrics = &functions.services().metrics;
+    let identity = identity.as_ref();
+    let response = answer.unwrap_or_else(|error| {
+        metrics.failed(identity, error.reason());
+        error.response()
+    });
+    let status = response.status();
+    metrics.answered(identity, status.as_u16(), arrived.elapsed());
+    if let Some((method, path)) = line {
+        tracing::debug!(
+            namespace = identity.map(|it| it.namespace.as_str()),
+            function = identity.map(|it| it.name.as_str()),
+            method = method.as_str(),
+            path,
+            status = status.as_u16(),
+            ms = arrived.elapsed().as_millis() as u64,
+            "request"
+        );
+    }
+    without_body_where_none_may_be(response, is_head)
+}
+
+async fn answer(
+    functions: &Functions,
+    request: Request<Incoming>,
+    draining: bool,
+) -> (
+    Option<FunctionIdentity>,
+    Result<Response<Body>, RequestError>,
+) {
+    let (parts, body) = request.into_parts();
+    // HTTP/2 has the host in the URI, HTTP/1 in a header.
+    let host = parts
+        .uri
+        .authority()
+        .map(|authority| authority.as_str().to_owned())
+        .or_else(|| parts.headers.get(header::HOST).map(decode_value))
+        .unwrap_or_default();
+    let Some((function, path)) = functions.route(&host, parts.uri.path()) else {
+        return (None, Err(RequestError::NotFound));
+    };
+    let identity = Some(function.identity().clone());
+    if draining {
+        return (identity, Err(RequestError::ShuttingDown));
+    }
+    let admission = match function.admit() {
+        Ok(admission) => admission,
+        Err(error) => return (identity, Err(error)),
+    };
+    let head = RequestHead {
+        method: parts.method.as_str().to_owned(),
+        url: url(&host, path, parts.uri.query()),
+        headers: parts
+            .headers
+            .iter()
+            .filter(|(name, _)| !is_hop_by_hop(name))
+            .map(|(name, value)| (name.as_str().to_owned(), decode_value(value)))
+            .collect(),
+    };
+    let declared_bytes = parts
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    (identity, admission.handle(head, body, declared_bytes).await)
+}
+
+/// What the function sees as `request.url`.
+fn url(host: &str, path: &str, query: Option<&str>) -> String {
+    let host = if host.is_empty() { "localhost" } else { host };
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let (mark, query) = query.map_or(("", ""), |query| ("?", query));
+    format!("http://{host}{slash}{path}{mark}{query}")
+}
+
+/// Answers to HEAD and of some statuses have headers only.
+fn without_body_where_none_may_be(mut response: Response<Body>, is_head: bool) -> Response<Body> {
+    let status = response.status();
+    if is_head
+        && !response.headers().contains_key(header::CONTENT_LENGTH)
+        && let Some(length) = response.body().known_length()
+    {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length.into());
+    }
+    if is_head
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::RESET_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+    {
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+/// Headers that speak of one connection, not of the message.
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}

@@ -1,0 +1,212 @@
+// TextEncoder, TextDecoder (https://encoding.spec.whatwg.org/#api), atob and btoa
+// (https://infra.spec.whatwg.org/#forgiving-base64).
+"use strict";
+
+const {
+  ArrayPrototypeJoin, Boolean, ObjectPrototypeHasOwnProperty, RangeError, String, TypedArrayPrototypeGetByteLength, TypedArrayPrototypeSet, TypeError, Uint8Array,
+} = primordials;
+const { DOMException, defineInterface, requireArguments } = internals;
+const { op_atob, op_btoa, op_decode, op_decode_utf8_raw, op_encode, op_encode_into, op_encoding_name } = ops;
+
+class TextEncoder {
+  #brand = true;
+
+  get encoding() {
+    this.#brand;
+    return "utf-8";
+  }
+
+  encode(input = "") {
+    this.#brand;
+    return op_encode(`${input}`);
+  }
+
+  encodeInto(source, destination) {
+    requireArguments(arguments.length, 2, "TextEncoder.encodeInto");
+    this.#brand;
+    const text = `${source}`;
+    if (!internals.body.isUint8Array(destination)) throw new TypeError("encodeInto: the destination is not a Uint8Array");
+    const room = TypedArrayPrototypeGetByteLength(destination);
+    const result = op_encode_into(text, room);
+    TypedArrayPrototypeSet(destination, result[1]);
+    return { read: result[0], written: TypedArrayPrototypeGetByteLength(result[1]) };
+  }
+}
+defineInterface(TextEncoder);
+
+const NO_BYTES = new Uint8Array(0);
+
+class TextDecoder {
+  #encoding;
+  #fatal;
+  #ignoreBOM;
+  // Between calls with stream: the bytes of an unfinished character and whether the start was seen.
+  #rest = NO_BYTES;
+  #started = false;
+  #history = undefined; // for stateful legacy encodings: all bytes of the stream so far
+  #given = 0;
+
+  constructor(label = "utf-8", options = undefined) {
+    const name = op_encoding_name(`${label}`);
+    if (name === null) throw new RangeError(`Unknown encoding: ${label}`);
+    this.#encoding = name;
+    if (options !== undefined && options !== null && typeof options !== "object" && typeof options !== "function") {
+      throw new TypeError("TextDecoder: options is not an object");
+    }
+    this.#fatal = Boolean(options?.fatal);
+    this.#ignoreBOM = Boolean(options?.ignoreBOM);
+  }
+
+  get encoding() {
+    return this.#encoding;
+  }
+
+  get fatal() {
+    return this.#fatal;
+  }
+
+  get ignoreBOM() {
+    return this.#ignoreBOM;
+  }
+
+  decode(input = undefined, options = undefined) {
+    this.#encoding;
+    const stream = Boolean(options?.stream);
+    let bytes = NO_BYTES;
+    if (input !== undefined) {
+      if (!primordials.ArrayBufferIsView(input) && !internals.body.isArrayBuffer(input)) {
+        throw new TypeError("TextDecoder.decode: the input is neither an ArrayBuffer nor a view of one");
+      }
+      bytes = internals.body.viewBytes(input);
+    }
+    const result = op_decode(this.#encoding, this.#fatal, this.#ignoreBOM || this.#started, stream, this.#rest, bytes);
+    if (result === null) {
+      this.#rest = NO_BYTES;
+      this.#started = false;
+      throw new TypeError(`The bytes are not valid ${this.#encoding}`);
+    }
+    if (stream) {
+      this.#rest = result[1];
+      this.#started = this.#started || result[2];
+    } else {
+      this.#rest = NO_BYTES;
+      this.#started = false;
+    }
+    return result[0];
+  }
+}
+defineInterface(TextDecoder);
+
+// https://encoding.spec.whatwg.org/#interface-textencoderstream
+function transform(transformer) {
+  return new internals.TransformStream({ __proto__: null, ...transformer });
+}
+const readableOf = primordials.uncurryThis(
+  primordials.ObjectGetOwnPropertyDescriptor(internals.TransformStream.prototype, "readable").get,
+);
+const writableOf = primordials.uncurryThis(
+  primordials.ObjectGetOwnPropertyDescriptor(internals.TransformStream.prototype, "writable").get,
+);
+const { enqueue } = internals.streams;
+const encodeText = primordials.uncurryThis(TextEncoder.prototype.encode);
+const decodeBytes = primordials.uncurryThis(TextDecoder.prototype.decode);
+
+class TextEncoderStream {
+  #transform;
+
+  constructor() {
+    let pendingHigh = "";
+    this.#transform = transform({
+      transform(chunk, controller) {
+        let text = pendingHigh + `${chunk}`;
+        pendingHigh = "";
+        const last = text.length > 0 ? primordials.StringPrototypeCharCodeAt(text, text.length - 1) : 0;
+        if (last >= 0xd800 && last <= 0xdbff) {
+          pendingHigh = text[text.length - 1];
+          text = primordials.StringPrototypeSlice(text, 0, -1);
+        }
+        if (text !== "") enqueue(controller, op_encode(text));
+      },
+      flush(controller) {
+        if (pendingHigh !== "") enqueue(controller, op_encode(pendingHigh));
+      },
+    });
+  }
+
+  get encoding() {
+    this.#transform;
+    return "utf-8";
+  }
+
+  get readable() {
+    return readableOf(this.#transform);
+  }
+
+  get writable() {
+    return writableOf(this.#transform);
+  }
+}
+defineInterface(TextEncoderStream);
+
+class TextDecoderStream {
+  #transform;
+  #decoder;
+
+  constructor(label = "utf-8", options = undefined) {
+    const decoder = this.#decoder = new TextDecoder(label, options);
+    this.#transform = transform({
+      transform(chunk, controller) {
+        const text = decodeBytes(decoder, chunk, { __proto__: null, stream: true });
+        if (text !== "") enqueue(controller, text);
+      },
+      flush(controller) {
+        const text = decodeBytes(decoder);
+        if (text !== "") enqueue(controller, text);
+      },
+    });
+  }
+
+  get encoding() {
+    return this.#decoder.encoding;
+  }
+
+  get fatal() {
+    return this.#decoder.fatal;
+  }
+
+  get ignoreBOM() {
+    return this.#decoder.ignoreBOM;
+  }
+
+  get readable() {
+    return readableOf(this.#transform);
+  }
+
+  get writable() {
+    return writableOf(this.#transform);
+  }
+}
+defineInterface(TextDecoderStream);
+
+function atob(data) {
+  requireArguments(arguments.length, 1, "atob");
+  const result = op_atob(`${data}`);
+  if (result === null) throw new DOMException("The string is not correctly encoded base64", "InvalidCharacterError");
+  return result;
+}
+
+function btoa(data) {
+  requireArguments(arguments.length, 1, "btoa");
+  const result = op_btoa(`${data}`);
+  if (result === null) {
+    throw new DOMException("The string contains characters above U+00FF; encode it with TextEncoder first", "InvalidCharacterError");
+  }
+  return result;
+}
+
+internals.functions.atob = atob;
+internals.functions.btoa = btoa;
+internals.exposed.TextEncoder = TextEncoder;
+internals.exposed.TextDecoder = TextDecoder;
+internals.exposed.TextEncoderStream = TextEncoderStream;
+internals.exposed.TextDecoderStream = TextDecoderStream;

@@ -1,0 +1,184 @@
+// Response, https://fetch.spec.whatwg.org/#response-class. Headers are made on first use: a Response of text alone has
+// its content type only.
+"use strict";
+
+const { JSONStringify, RangeError, RegExpPrototypeExec, TypeError, Number } = primordials;
+const { defineInterface, makeHeaders, body: bodies } = internals;
+const { op_url_href } = ops;
+
+const kInternal = { __proto__: null };
+const REASON = /^[\t\x20-\x7e\x80-\xff]*$/;
+
+const isNullBodyStatus = (status) => status === 101 || status === 103 || status === 204 || status === 205 || status === 304;
+
+// https://webidl.spec.whatwg.org/#abstract-opdef-converttoint for unsigned short
+function toUnsignedShort(value) {
+  const number = Number(value);
+  return number === number && number !== Infinity && number !== -Infinity ? (primordials.MathTrunc(number) & 0xffff) : 0;
+}
+
+class Response {
+  // { status, statusText, headers: Headers | undefined, guard, contentType, body: Body | null, type, url, redirected }
+  #state;
+
+  constructor(body = null, init = undefined) {
+    if (body === kInternal) {
+      this.#state = init;
+      return;
+    }
+    const state = {
+      __proto__: null, status: 200, statusText: "", headers: undefined, contentType: null, body: null, type: "default", url: "",
+      redirected: false,
+    };
+    // The whole of https://fetch.spec.whatwg.org/#initialize-a-response
+    if (init !== undefined && init !== null) initialize(state, init);
+    if (body !== null && body !== undefined) {
+      if (isNullBodyStatus(state.status)) {
+        throw new TypeError(`Response: a response of status ${state.status} cannot have a body`);
+      }
+      state.body = bodies.extract(body);
+      state.contentType = bodies.extractedType();
+      if (state.headers !== undefined && state.contentType !== null) {
+        if (!internals.headersHas(state.headers, "content-type")) {
+          internals.appendHeader(state.headers, "content-type", state.contentType);
+        }
+      }
+    }
+    this.#state = state;
+  }
+
+  static #headersOf(state) {
+    if (state.headers === undefined) {
+      state.headers = makeHeaders(state.contentType === null ? [] : ["content-type", state.contentType], "response");
+    }
+    return state.headers;
+  }
+
+  // https://fetch.spec.whatwg.org/#dom-response-error
+  static error() {
+    return new Response(kInternal, {
+      __proto__: null, status: 0, statusText: "", headers: makeHeaders([], "immutable"), contentType: null, body: null,
+      type: "error", url: "", redirected: false,
+    });
+  }
+
+  // https://fetch.spec.whatwg.org/#dom-response-redirect
+  static redirect(url, status = 302) {
+    internals.requireArguments(arguments.length, 1, "Response.redirect");
+    const href = op_url_href(`${url}`);
+    if (href === null) throw new TypeError(`Response.redirect: invalid URL: ${url}; it must be absolute`);
+    const code = toUnsignedShort(status);
+    if (code !== 301 && code !== 302 && code !== 303 && code !== 307 && code !== 308) {
+      throw new RangeError(`Response.redirect: ${code} is no redirect status`);
+    }
+    return new Response(kInternal, {
+      __proto__: null, status: code, statusText: "", headers: makeHeaders(["location", href], "immutable"), contentType: null,
+      body: null, type: "default", url: "", redirected: false,
+    });
+  }
+
+  // https://fetch.spec.whatwg.org/#dom-response-json
+  static json(data, init = undefined) {
+    internals.requireArguments(arguments.length, 1, "Response.json");
+    const text = JSONStringify(data);
+    if (text === undefined) throw new TypeError("Response.json: the value has no JSON form");
+    const state = {
+      __proto__: null, status: 200, statusText: "", headers: undefined, contentType: "application/json", body: null,
+      type: "default", url: "", redirected: false,
+    };
+    if (init !== undefined && init !== null) initialize(state, init);
+    if (isNullBodyStatus(state.status)) {
+      throw new TypeError(`Response.json: a response of status ${state.status} cannot have a body`);
+    }
+    if (state.headers !== undefined && !internals.headersHas(state.headers, "content-type")) {
+      internals.appendHeader(state.headers, "content-type", "application/json");
+    }
+    state.body = new bodies.Body(text, 0, undefined);
+    return new Response(kInternal, state);
+  }
+
+  get type() {
+    return this.#state.type;
+  }
+
+  get url() {
+    return this.#state.url;
+  }
+
+  get redirected() {
+    return this.#state.redirected;
+  }
+
+  get status() {
+    return this.#state.status;
+  }
+
+  get ok() {
+    const { status } = this.#state;
+    return status >= 200 && status <= 299;
+  }
+
+  get statusText() {
+    return this.#state.statusText;
+  }
+
+  get headers() {
+    return Response.#headersOf(this.#state);
+  }
+
+  clone() {
+    const state = this.#state;
+    if (bodies.isUnusable(state.body)) throw new TypeError("Response.clone: the body was read already, or is locked");
+    const from = Response.#headersOf(state);
+    const headers = makeHeaders([], "response");
+    internals.fillHeaders(headers, from);
+    return new Response(kInternal, {
+      __proto__: null, status: state.status, statusText: state.statusText, headers, contentType: null,
+      body: bodies.cloneBody(state.body), type: state.type, url: state.url, redirected: state.redirected,
+    });
+  }
+
+  static {
+    internals.isResponse = (value) => typeof value === "object" && value !== null && #state in value;
+    internals.responseState = (response) => response.#state;
+    // Fields as one string, for the host.
+    internals.responseFields = (state) => {
+      if (state.headers === undefined) return state.contentType === null ? "" : `content-type\n${state.contentType}`;
+      return internals.headersRaw(state.headers);
+    };
+    // A fetched response.
+    internals.arrivingResponse = (status, statusText, fields, inbound, url, redirected) =>
+      new Response(kInternal, {
+        __proto__: null, status, statusText, headers: makeHeaders(fields, "immutable"), contentType: null,
+        body: inbound === 0 ? null : new bodies.Body(undefined, new bodies.Arriving(inbound), undefined), type: "basic", url, redirected,
+      });
+    internals.mixinBody(
+      Response.prototype,
+      (response) => response.#state.body,
+      (response) => internals.headerValue(Response.#headersOf(response.#state), "content-type") ?? "",
+    );
+  }
+}
+defineInterface(Response);
+
+// https://fetch.spec.whatwg.org/#initialize-a-response, without the body
+function initialize(state, init) {
+  if (typeof init !== "object" && typeof init !== "function") throw new TypeError("Response: init is not an object");
+  const { headers, status, statusText } = init;
+  if (status !== undefined) {
+    const code = toUnsignedShort(status);
+    if (code < 200 || code > 599) throw new RangeError(`Response: status must be from 200 to 599, not ${code}`);
+    state.status = code;
+  }
+  if (statusText !== undefined) {
+    const text = `${statusText}`;
+    if (RegExpPrototypeExec(REASON, text) === null) throw new TypeError("Response: invalid statusText");
+    state.statusText = text;
+  }
+  if (headers !== undefined) {
+    state.headers = makeHeaders([], "response");
+    internals.fillHeaders(state.headers, headers);
+  }
+}
+
+internals.exposed.Response = Response;

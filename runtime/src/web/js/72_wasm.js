@@ -1,0 +1,78 @@
+// WebAssembly from imported modules only: compiling bytes is refused with a sentence, shared memory too.
+"use strict";
+
+const {
+  ObjectDefineProperty, PromisePrototypeThen, PromiseReject, ReflectConstruct, ReflectOwnKeys, ReflectGetOwnPropertyDescriptor, TypeError,
+  ReflectGetPrototypeOf, ReflectApply, StringPrototypeSlice,
+} = primordials;
+
+// Called in every context made from the snapshot: V8 installs WebAssembly then.
+internals.patchWebAssembly = () => {
+  const { WebAssembly } = globalThis;
+  if (WebAssembly === undefined) return;
+  const { Instance, Memory, Module, CompileError } = WebAssembly;
+  const REFUSAL = "compiling WebAssembly from bytes is off; import the module: import module from \"./module.wasm\"";
+  const tag = ReflectGetOwnPropertyDescriptor(Module.prototype, primordials.SymbolToStringTag);
+
+  function define(object, name, value) {
+    ObjectDefineProperty(object, name, { __proto__: null, value, writable: true, configurable: true });
+  }
+
+  function replaceConstructor(original, replacement) {
+    const keys = ReflectOwnKeys(original);
+    for (let i = 0; i < keys.length; i++) {
+      const descriptor = ReflectGetOwnPropertyDescriptor(original, keys[i]);
+      descriptor.__proto__ = null;
+      ObjectDefineProperty(replacement, keys[i], descriptor);
+    }
+    define(original.prototype, "constructor", replacement);
+  }
+
+  const { exports } = Module;
+  function isModule(value) {
+    try {
+      exports(value);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  function WasmModule() {
+    throw new CompileError(`WebAssembly.Module: ${REFUSAL}`);
+  }
+  replaceConstructor(Module, WasmModule);
+  define(WebAssembly, "Module", WasmModule);
+
+  function WasmMemory(descriptor) {
+    if (new.target === undefined) throw new TypeError("WebAssembly.Memory must be called with new");
+    if (typeof descriptor !== "object" || descriptor === null) throw new TypeError("WebAssembly.Memory: the argument is not an object");
+    const copy = { __proto__: null };
+    for (let i = 0; i < MEMORY_FIELDS.length; i++) {
+      const value = descriptor[MEMORY_FIELDS[i]];
+      if (value !== undefined) copy[MEMORY_FIELDS[i]] = value;
+    }
+    if (descriptor.shared) throw new TypeError("WebAssembly.Memory: shared memory is off");
+    return ReflectConstruct(Memory, [copy], new.target);
+  }
+  replaceConstructor(Memory, WasmMemory);
+  define(WebAssembly, "Memory", WasmMemory);
+
+  define(WebAssembly, "instantiate", function instantiate(module, imports = undefined) {
+    if (!isModule(module)) return PromiseReject(new CompileError(`WebAssembly.instantiate: ${REFUSAL}`));
+    try {
+      const instance = ReflectConstruct(Instance, imports === undefined ? [module] : [module, imports]);
+      return primordials.PromiseResolve(instance);
+    } catch (error) {
+      return PromiseReject(error);
+    }
+  });
+  const refused = ["compile", "compileStreaming", "instantiateStreaming"];
+  for (let i = 0; i < refused.length; i++) {
+    const name = refused[i];
+    const replacement = { [name]: () => PromiseReject(new CompileError(`WebAssembly.${name}: ${REFUSAL}`)) };
+    define(WebAssembly, name, replacement[name]);
+  }
+};
+
+const MEMORY_FIELDS = ["address", "index", "initial", "minimum", "maximum"];

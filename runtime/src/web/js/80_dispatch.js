@@ -1,0 +1,230 @@
+// Entry points that Rust calls: start, dispatch, abort (complete is in 10_completions.js).
+"use strict";
+
+const {
+  Error, FunctionPrototypeCall, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, ObjectDefineProperty, ObjectFreeze,
+  PromisePrototypeThen, PromiseResolve, String, TypeError,
+} = primordials;
+const { arrivingRequest, body: bodies, defineInterface, isResponse, responseFields, responseState, streams } = internals;
+const { op_close, op_fail, op_hold, op_release, op_respond, op_write, op_cancel_read } = ops;
+
+let handler;
+let handle;
+let env;
+const underWay = new Map(); // RequestId -> { request, cancel }
+internals.requestsUnderWay = underWay;
+
+// ctx of fetch(request, env, ctx)
+class ExecutionContext {
+  #id;
+
+  constructor(token, id) {
+    if (token !== underWay) throw new TypeError("Illegal constructor");
+    this.#id = id;
+  }
+
+  // Keeps the request under way until the promise settles, also after the response.
+  waitUntil(promise) {
+    internals.requireArguments(arguments.length, 1, "waitUntil");
+    const id = this.#id;
+    op_hold(id);
+    PromisePrototypeThen(PromiseResolve(promise), () => op_release(id), (error) => {
+      internals.logError("A promise given to waitUntil was rejected:", error);
+      op_release(id);
+    });
+  }
+
+  // Workers have it; there is no origin to pass through to.
+  passThroughOnException() {
+    this.#id;
+  }
+}
+defineInterface(ExecutionContext);
+
+function describe(value) {
+  if (value === null) return "null";
+  switch (typeof value) {
+    case "undefined": return "undefined";
+    case "string": return "a string";
+    case "function": return "a function";
+    case "object": return "an object of another kind";
+    default: return `a ${typeof value}`;
+  }
+}
+
+// Checks and keeps the default export. Returns what is wrong with it, or undefined.
+internals.start = (namespace, pairs) => {
+  const exported = namespace.default;
+  if (exported === undefined) {
+    return "the main module has no default export; write: export default { fetch(request, env, ctx) { return new Response(\"…\") } }";
+  }
+  if (typeof exported === "function") {
+    return "the default export is a function or a class, not an object with a fetch() method; write: export default { fetch(request, env, ctx) { … } }";
+  }
+  if (typeof exported !== "object" || exported === null) {
+    return `the default export is ${describe(exported)}, not an object with a fetch() method`;
+  }
+  const { fetch } = exported;
+  if (typeof fetch !== "function") {
+    return fetch === undefined
+      ? "the default export has no fetch() method; write: export default { fetch(request, env, ctx) { … } }"
+      : `the default export's fetch is ${describe(fetch)}, not a function`;
+  }
+  const values = {};
+  for (let i = 0; i < pairs.length; i += 2) {
+    ObjectDefineProperty(values, pairs[i], { __proto__: null, value: pairs[i + 1], enumerable: true });
+  }
+  handler = exported;
+  handle = fetch;
+  env = ObjectFreeze(values);
+  return undefined;
+};
+
+internals.dispatch = (id, method, url, fields, inbound) => {
+  const request = arrivingRequest(method, url, fields, inbound);
+  const entry = { __proto__: null, request, cancel: undefined };
+  MapPrototypeSet(underWay, id, entry);
+  let result;
+  try {
+    result = FunctionPrototypeCall(handle, handler, request, env, new ExecutionContext(underWay, id));
+  } catch (error) {
+    fail(id, error);
+    return;
+  }
+  if (isResponse(result)) {
+    send(id, entry, result);
+    return;
+  }
+  let promise;
+  try {
+    promise = PromiseResolve(result);
+  } catch (error) {
+    fail(id, error);
+    return;
+  }
+  PromisePrototypeThen(promise, (value) => {
+    if (isResponse(value)) send(id, entry, value);
+    else fail(id, new TypeError(`the handler returned ${describe(value)}, not a Response`));
+  }, (error) => fail(id, error));
+};
+
+function fail(id, error) {
+  MapPrototypeDelete(underWay, id);
+  op_fail(id, error);
+}
+
+function send(id, entry, response) {
+  try {
+    const state = responseState(response);
+    const { body, status } = state;
+    if (state.type === "error") throw new TypeError("the handler returned Response.error(), which cannot be sent");
+    if (body === null) {
+      op_respond(id, status, responseFields(state), null);
+    } else {
+      if (bodies.isUnusable(body)) {
+        throw new TypeError("the handler returned a Response whose body was read already, or is locked; return response.clone() or a new Response");
+      }
+      if (body.stream === undefined) {
+        const { inbound, source } = body;
+        body.used = true;
+        if (inbound === null) {
+          op_respond(id, status, responseFields(state), source);
+        } else {
+          const writer = op_respond(id, status, responseFields(state), undefined);
+          if (writer !== 0) {
+            pump(writer, entry, () => bodies.readChunk(inbound), () => op_cancel_read(inbound.id), () => MapPrototypeDelete(underWay, id));
+            return;
+          }
+          op_cancel_read(inbound.id);
+        }
+      } else {
+        const writer = op_respond(id, status, responseFields(state), undefined);
+        if (writer !== 0) {
+          pumpStream(writer, entry, body.stream, () => MapPrototypeDelete(underWay, id));
+          return;
+        }
+        // Nobody wants the body (HEAD): its source need not make it.
+        streams.cancel(body.stream, undefined);
+      }
+    }
+  } catch (error) {
+    fail(id, error);
+    return;
+  }
+  MapPrototypeDelete(underWay, id);
+}
+
+function pumpStream(writer, entry, stream, done) {
+  const reader = streams.reader(stream);
+  pump(writer, entry, async () => {
+    const step = await streams.read(reader);
+    if (step.done) return null;
+    const chunk = step.value;
+    if (!bodies.isUint8Array(chunk)) {
+      const error = new TypeError("The body's stream gave something that is no Uint8Array; encode text with TextEncoderStream");
+      throw error;
+    }
+    return chunk;
+  }, (reason) => streams.cancelReader(reader, reason), done);
+}
+
+// Moves chunks from next() to the host, one at a time, at the host's pace.
+async function pump(writer, entry, next, cancel, done) {
+  let open = true; // the host still takes what we write
+  entry.cancel = (reason) => {
+    open = false;
+    cancel(reason);
+  };
+  try {
+    for (;;) {
+      let chunk;
+      try {
+        chunk = await next();
+      } catch (error) {
+        if (open) {
+          op_close(writer, errorText(error));
+          cancel(error);
+        }
+        return;
+      }
+      if (!open) return;
+      if (chunk === null) {
+        op_close(writer, undefined);
+        return;
+      }
+      try {
+        const wait = op_write(writer, chunk);
+        if (wait !== 0) await internals.completion(wait);
+      } catch (error) {
+        if (open) cancel(error);
+        return;
+      }
+      if (!open) return;
+    }
+  } finally {
+    open = false;
+    entry.cancel = undefined;
+    done();
+  }
+}
+internals.pumpStream = pumpStream;
+internals.pump = pump;
+
+function errorText(error) {
+  try {
+    if (internals.isDOMException(error)) return internals.domExceptionText(error);
+    return String(error);
+  } catch {
+    return "an error without text";
+  }
+}
+
+// The caller has gone, or the request's time is over.
+internals.abort = (id, text) => {
+  const entry = MapPrototypeGet(underWay, id);
+  if (entry === undefined) return;
+  MapPrototypeDelete(underWay, id);
+  const reason = new internals.DOMException(text, "AbortError");
+  internals.abortRequest(entry.request, reason);
+  if (entry.cancel !== undefined) entry.cancel(reason);
+};

@@ -1,0 +1,29 @@
+// Puts what was built on the global object and takes away what tenants must not have.
+"use strict";
+
+const { ObjectDefineProperty, ReflectDeleteProperty, ReflectOwnKeys } = primordials;
+
+const names = ReflectOwnKeys(internals.exposed);
+for (let i = 0; i < names.length; i++) {
+  ObjectDefineProperty(globalThis, names[i], {
+    __proto__: null, value: internals.exposed[names[i]], writable: true, configurable: true, enumerable: false,
+  });
+}
+const functions = ReflectOwnKeys(internals.functions);
+for (let i = 0; i < functions.length; i++) {
+  ObjectDefineProperty(globalThis, functions[i], {
+    __proto__: null, value: internals.functions[functions[i]], writable: true, configurable: true, enumerable: true,
+  });
+}
+ObjectDefineProperty(globalThis, "self", {
+  __proto__: null, value: globalThis, writable: true, configurable: true, enumerable: true,
+});
+
+// Called once in every context made from the snapshot. V8 adds to Atomics while it makes one, and stops the process if it
+// is not there; WebAssembly and Temporal may come only then, too.
+internals.load = () => {
+  ReflectDeleteProperty(globalThis, "Atomics");
+  ReflectDeleteProperty(globalThis, "SharedArrayBuffer");
+  internals.patchWebAssembly();
+  internals.patchTemporal();
+};

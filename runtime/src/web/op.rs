@@ -1,0 +1,218 @@
+//! What all native operations share: their table, the host in the isolate's slot, arguments, errors, bytes.
+//!
+//! An operation trusts none of its arguments, whatever calls it: a wrong type is a `TypeError`, never a panic.
+
+use bytes::Bytes;
+use v8::MapFnTo;
+
+use super::host::{Host, HostError, HostSlot};
+
+/// A native operation, and under which name JavaScript finds it in `ops`.
+pub(super) struct Op {
+    pub(super) name: &'static str,
+    pub(super) callback: v8::FunctionCallback,
+}
+
+impl Op {
+    pub(super) fn new(name: &'static str, callback: impl MapFnTo<v8::FunctionCallback>) -> Self {
+        Self {
+            name,
+            callback: callback.map_fn_to(),
+        }
+    }
+}
+
+/// The table of a file's operations, each under its own name.
+macro_rules! ops {
+    ($($op:ident),* $(,)?) => {
+        pub(super) fn ops() -> Vec<$crate::web::op::Op> {
+            vec![$($crate::web::op::Op::new(stringify!($op), $op)),*]
+        }
+    };
+}
+pub(super) use ops;
+
+/// Why an operation throws.
+#[derive(Debug)]
+pub(super) enum OpError {
+    /// A `TypeError`.
+    Type(&'static str),
+    /// What the host says.
+    Host(HostError),
+    /// JavaScript has thrown already.
+    Thrown,
+}
+
+impl From<HostError> for OpError {
+    fn from(error: HostError) -> Self {
+        Self::Host(error)
+    }
+}
+
+pub(super) type OpResult<T> = Result<T, OpError>;
+
+/// Turns an error into a pending exception.
+pub(super) fn throw(scope: &mut v8::PinScope<'_, '_>, error: OpError) {
+    let exception = match error {
+        OpError::Thrown => return,
+        OpError::Type(text) => {
+            let text = string(scope, text);
+            v8::Exception::type_error(scope, text)
+        }
+        OpError::Host(error) => {
+            let text = string(scope, &error.to_string());
+            match error {
+                HostError::Type(_) => v8::Exception::type_error(scope, text),
+                HostError::Range(_) => v8::Exception::range_error(scope, text),
+                HostError::Abort(_) => {
+                    let exception = v8::Exception::error(scope, text);
+                    if let Ok(object) = v8::Local::<v8::Object>::try_from(exception) {
+                        let name = string(scope, "name");
+                        let value = string(scope, "AbortError");
+                        object.create_data_property(scope, name.into(), value.into());
+                    }
+                    exception
+                }
+            }
+        }
+    };
+    scope.throw_exception(exception);
+}
+
+/// The host of this isolate; none while the snapshot is made.
+pub(super) fn host<'a>(scope: &'a mut v8::PinScope<'_, '_>) -> OpResult<&'a mut dyn Host> {
+    match scope.get_slot_mut::<HostSlot>() {
+        Some(slot) => Ok(slot.0.as_mut()),
+        None => Err(OpError::Type("not available while the snapshot is made")),
+    }
+}
+
+/// A string for JavaScript; text over V8's maximum length becomes empty.
+pub(super) fn string<'s>(scope: &v8::PinScope<'s, '_>, text: &str) -> v8::Local<'s, v8::String> {
+    v8::String::new(scope, text).unwrap_or_else(|| v8::String::empty(scope))
+}
+
+/// A string for JavaScript, or a `RangeError` where V8 cannot hold it.
+pub(super) fn long_string<'s>(
+    scope: &v8::PinScope<'s, '_>,
+    text: &str,
+) -> OpResult<v8::Local<'s, v8::String>> {
+    v8::String::new(scope, text)
+        .ok_or_else(|| OpError::Host(HostError::Range("the text is too long for a string".into())))
+}
+
+/// A string argument, lone surrogates replaced.
+pub(super) fn text(scope: &v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> OpResult<String> {
+    let string = v8::Local::<v8::String>::try_from(value)
+        .map_err(|_| OpError::Type("expected a string"))?;
+    Ok(string.to_rust_string_lossy(scope))
+}
+
+/// A 32-bit identifier.
+pub(super) fn id(value: v8::Local<v8::Value>) -> OpResult<u32> {
+    v8::Local::<v8::Uint32>::try_from(value)
+        .map(|number| number.value())
+        .map_err(|_| OpError::Type("expected an unsigned integer"))
+}
+
+/// A number argument.
+pub(super) fn number(value: v8::Local<v8::Value>) -> OpResult<f64> {
+    v8::Local::<v8::Number>::try_from(value)
+        .map(|number| number.value())
+        .map_err(|_| OpError::Type("expected a number"))
+}
+
+/// The bytes of a view, copied.
+pub(super) fn bytes(value: v8::Local<v8::Value>) -> OpResult<Vec<u8>> {
+    let view = v8::Local::<v8::ArrayBufferView>::try_from(value)
+        .map_err(|_| OpError::Type("expected a view of an ArrayBuffer"))?;
+    let mut bytes = vec![0; view.byte_length()];
+    let copied = view.copy_contents(&mut bytes);
+    bytes.truncate(copied);
+    Ok(bytes)
+}
+
+/// A new Uint8Array that takes the bytes over.
+pub(super) fn uint8_array<'s>(
+    scope: &v8::PinScope<'s, '_>,
+    bytes: Vec<u8>,
+) -> OpResult<v8::Local<'s, v8::Uint8Array>> {
+    let length = bytes.len();
+    let store = v8::ArrayBuffer::new_backing_store_from_vec(bytes).make_shared();
+    let buffer = v8::ArrayBuffer::with_backing_store(scope, &store);
+    v8::Uint8Array::new(scope, buffer, 0, length).ok_or(OpError::Thrown)
+}
+
+/// Bytes that a string or a view holds.
+pub(super) fn text_or_bytes(
+    scope: &v8::PinScope<'_, '_>,
+    value: v8::Local<v8::Value>,
+) -> OpResult<Bytes> {
+    if value.is_string() {
+        Ok(Bytes::from(text(scope, value)?.into_bytes()))
+    } else {
+        Ok(Bytes::from(bytes(value)?))
+    }
+}
+
+/// Field lines as JavaScript keeps them: `name\nvalue\nname\nvalue`.
+pub(super) fn parse_fields(fields: &str) -> OpResult<Vec<(String, String)>> {
+    let mut list = Vec::new();
+    if fields.is_empty() {
+        return Ok(list);
+    }
+    let mut parts = fields.split('\n');
+    while let Some(name) = parts.next() {
+        let value = parts
+            .next()
+            .ok_or(OpError::Type("header fields out of step"))?;
+        if !is_token(name) || value.contains(['\0', '\r']) {
+            return Err(OpError::Type("invalid header field"));
+        }
+        if !is_framing(name) {
+            list.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    Ok(list)
+}
+
+/// The reverse of [`parse_fields`]; fields that cannot stand there are left out.
+pub(super) fn join_fields(fields: &[(String, String)]) -> String {
+    let mut text = String::with_capacity(fields.iter().map(|(n, v)| n.len() + v.len() + 2).sum());
+    for (name, value) in fields {
+        if name.contains(['\n', '\0', '\r']) || value.contains(['\n', '\0', '\r']) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(name);
+        text.push('\n');
+        text.push_str(value);
+    }
+    text
+}
+
+fn is_token(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// Fields that say how a message is framed or a connection kept: the HTTP library's own, whatever JavaScript sets.
+fn is_framing(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "content-length"
+            | "expect"
+            | "host"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}

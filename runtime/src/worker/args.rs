@@ -1,0 +1,53 @@
+//! The worker's command line, which only the agent writes.
+
+use clap::Args;
+
+use crate::control::InheritedFds;
+
+/// `isolet worker`: started by the agent, not by hand.
+#[derive(Args, Clone, Debug)]
+pub struct WorkerArgs {
+    /// Inherited listening socket for requests.
+    #[arg(long)]
+    pub listener_fd: i32,
+    /// Inherited socket on which the agent sends bundles.
+    #[arg(long)]
+    pub control_fd: i32,
+    /// Inherited socket for outbound requests.
+    #[arg(long)]
+    pub egress_fd: i32,
+    /// Inherited file with the startup snapshot.
+    #[arg(long)]
+    pub snapshot_fd: i32,
+    /// Inherited file that says what runs.
+    #[arg(long)]
+    pub breadcrumb_fd: i32,
+    /// Domain of built-in hosts NAME.NAMESPACE.DOMAIN.
+    #[arg(long)]
+    pub domain: Option<String>,
+    /// Domain of the cluster's services.
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Log for a person at a terminal.
+    #[arg(long)]
+    pub dev: bool,
+    /// Seconds that requests may take to finish once the worker has been told to end.
+    #[arg(long, default_value_t = 30)]
+    pub drain_seconds: u64,
+    /// Threads that run JavaScript; 0: one a core, at least 2.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+}
+
+impl WorkerArgs {
+    /// The numbers of the inherited descriptors.
+    pub fn fds(&self) -> InheritedFds {
+        InheritedFds {
+            listener: self.listener_fd,
+            control: self.control_fd,
+            egress: self.egress_fd,
+            snapshot: self.snapshot_fd,
+            breadcrumb: self.breadcrumb_fd,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The worker's end of the control socket: takes bundles and removals from the agent, gives metrics.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use isolet_crds::bundle::{Bundle, MAX_COMPRESSED_BYTES, SecretValues};
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+
+use crate::control::{BUNDLE_BYTES_HEADER, LoadError};
+use crate::scheduler::Functions;
+
+/// Serves the agent; `gone` is dropped when the socket closes.
+pub(super) async fn serve(socket: UnixStream, functions: Arc<Functions>, gone: oneshot::Sender<()>) {
+    let service = service_fn(move |request| {
+        let functions = Arc::clone(&functions);
+        async move { Ok::<_, Infallible>(answer(&functions, request).await) }
+    });
+    let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(socket), service)
+        .await;
+    if let Err(error) = served {
+        tracing::warn!(%error, "the control connection ended");
+    }
+    drop(gone);
+}
+
+async fn answer(functions: &Functions, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let path = request.uri().path().to_owned();
+    let uid = path.strip_prefix("/functions/").filter(|uid| !uid.is_empty());
+    match (request.method(), uid) {
+        (&Method::PUT, Some(uid)) => match put(functions, uid, request).await {
+            Ok(loaded) => json(StatusCode::OK, &loaded),
+            Err(error) => json(StatusCode::UNPROCESSABLE_ENTITY, &error),
+        },
+        (&Method::DELETE, Some(uid)) => {
+            functions.delete(uid).await;
+            text(StatusCode::OK, String::new())
+        }
+        (&Method::GET, None) if path == "/metrics" => {
+            text(StatusCode::OK, functions.services().metrics.text())
+        }
+        _ => text(StatusCode::NOT_FOUND, "no such operation\n".into()),
+    }
+}
+
+async fn put(
+    functions: &Functions,
+    uid: &str,
+    request: Request<Incoming>,
+) -> Result<crate::control::Loaded, LoadError> {
+    let bundle_bytes = request
+        .headers()
+        .get(BUNDLE_BYTES_HEADER)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    // A bundle and as many secrets.
+    let body = Limited::new(request.into_body(), 2 * MAX_COMPRESSED_BYTES)
+        .collect()
+        .await
+        .map_err(|_| refuse("the bundle did not arrive whole"))?
+        .to_bytes();
+    let (archive, secrets) = body
+        .split_at_checked(bundle_bytes.unwrap_or(body.len()))
+        .ok_or_else(|| refuse("the bundle did not arrive whole"))?;
+    let bundle = Bundle::decode(archive, None).map_err(|error| refuse(&error.to_string()))?;
+    if bundle.manifest.function.uid != uid {
+        return Err(refuse("the bundle belongs to another function"));
+    }
+    let revision = bundle
+        .digest()
+        .map_err(|error| refuse(&error.to_string()))?
+        .revision()
+        .to_owned();
+    let secrets = if secrets.is_empty() {
+        SecretValues::default()
+    } else {
+        SecretValues::decode(secrets).map_err(|error| refuse(&error.to_string()))?
+    };
+    if let Some(name) = bundle
+        .manifest
+        .secret_env
+        .keys()
+        .find(|name| !secrets.values.contains_key(*name))
+    {
+        return Err(refuse(&format!("the value of env {name} is missing")));
+    }
+    functions.put(revision, bundle, secrets).await
+}
+
+fn refuse(problem: &str) -> LoadError {
+    LoadError {
+        message: problem.to_owned(),
+        file: None,
+        line: None,
+        column: None,
+    }
+}
+
+fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_string(value) {
+        Ok(body) => text(status, body),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+}

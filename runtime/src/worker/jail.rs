@@ -1,0 +1,133 @@
+//! The worker's jail: what a V8 bug could do with the process is bounded by the kernel.
+//!
+//! ```text
+//! no_new_privs, landlock   set before threads are made, hence on all: no file may be opened for writing or run, no TCP
+//!                          socket bound or connected; what the kernel cannot enforce is logged
+//! seccomp                  set last, on all threads at once: an allow-list; everything else fails with EPERM
+//! ```
+//!
+//! After it: no open, socket, bind, connect, exec, fork, ptrace. Memory, threads, timers, and I/O on the descriptors that
+//! are there remain.
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus,
+    Scope,
+};
+
+/// Why the jail could not be closed.
+#[derive(Debug, thiserror::Error)]
+pub enum JailError {
+    /// Landlock refused its rules.
+    #[error("failed to restrict files and network with landlock")]
+    Landlock(#[from] landlock::RulesetError),
+    /// The system call filter could not be made or installed.
+    #[error("failed to restrict system calls with seccomp: {0}")]
+    Seccomp(String),
+}
+
+/// Restricts this thread and those made after it. The answer says what the kernel enforces.
+pub fn restrict_files_and_network() -> Result<&'static str, JailError> {
+    let abi = ABI::V6;
+    // V8 and the C library read a few files while they start; opening any is denied by seccomp after that.
+    let writes = AccessFs::from_all(abi) & !AccessFs::from_read(abi) | AccessFs::Execute;
+    let status = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(writes)?
+        .handle_access(AccessNet::from_all(abi))?
+        .scope(Scope::from_all(abi))?
+        .create()?
+        .restrict_self()?;
+    Ok(match status.ruleset {
+        RulesetStatus::FullyEnforced => "enforced",
+        RulesetStatus::PartiallyEnforced => "partly enforced: the kernel is older",
+        RulesetStatus::NotEnforced => "not enforced: the kernel has no landlock",
+    })
+}
+
+/// Restricts the system calls of all threads.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub fn restrict_system_calls() -> Result<(), JailError> {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+    let fail = |error: &dyn std::fmt::Display| JailError::Seccomp(error.to_string());
+    let rules = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+    let arch = std::env::consts::ARCH
+        .try_into()
+        .map_err(|error: seccompiler::BackendError| fail(&error))?;
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Errno(libc::EPERM as u32),
+        SeccompAction::Allow,
+        arch,
+    )
+    .map_err(|error| fail(&error))?;
+    let program: BpfProgram = filter
+        .try_into()
+        .map_err(|error: seccompiler::BackendError| fail(&error))?;
+    seccompiler::apply_filter_all_threads(&program).map_err(|error| fail(&error))
+}
+
+/// What the worker still does once tenants' code runs.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const ALLOWED: &[libc::c_long] = &[
+    // Memory.
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_pkey_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_membarrier,
+    // Threads of this process; clone3 fails, so that the C library falls back to clone, whose flags are checked.
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_tgkill,
+    libc::SYS_prctl,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    // Time and chance.
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_getres,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_gettimeofday,
+    libc::SYS_getrandom,
+    libc::SYS_getrusage,
+    // The descriptors that are there, and connections accepted from them.
+    libc::SYS_accept4,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_shutdown,
+    libc::SYS_close,
+    libc::SYS_fcntl,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+];

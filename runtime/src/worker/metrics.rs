@@ -1,0 +1,168 @@
+//! The worker's counters, in Prometheus' text format. Labels are names of Functions and constants, never a tenant's text.
+
+use std::time::Duration;
+
+use isolet_crds::bundle::FunctionIdentity;
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Counters of the worker.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<CodeLabels, Counter>,
+    errors: Family<ReasonLabels, Counter>,
+    duration: Histogram,
+    cpu: Family<FunctionLabels, Counter<f64, std::sync::atomic::AtomicU64>>,
+    instances: Gauge,
+    functions: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FunctionLabels {
+    namespace: String,
+    function: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    namespace: String,
+    function: String,
+    code_class: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    namespace: String,
+    function: String,
+    reason: &'static str,
+}
+
+/// Upper bounds of the duration's buckets, in seconds.
+const DURATIONS: [f64; 12] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
+];
+
+impl Metrics {
+    /// All counters at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("isolet");
+        let requests = Family::default();
+        registry.register("requests", "Requests answered", requests.clone());
+        let errors = Family::default();
+        registry.register(
+            "request_errors",
+            "Requests that got no answer from their function",
+            errors.clone(),
+        );
+        let duration = Histogram::new(DURATIONS);
+        registry.register_with_unit(
+            "request_duration",
+            "Time from a request's arrival to the head of its response",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        let cpu = Family::default();
+        registry.register_with_unit(
+            "cpu",
+            "CPU time of functions' JavaScript",
+            Unit::Seconds,
+            cpu.clone(),
+        );
+        let instances = Gauge::default();
+        registry.register("instances", "Live V8 isolates", instances.clone());
+        let functions = Gauge::default();
+        registry.register("functions", "Functions loaded", functions.clone());
+        Self {
+            registry,
+            requests,
+            errors,
+            duration,
+            cpu,
+            instances,
+            functions,
+        }
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, function: Option<&FunctionIdentity>, status: u16, took: Duration) {
+        let code_class = match status {
+            100..200 => "1xx",
+            200..300 => "2xx",
+            300..400 => "3xx",
+            400..500 => "4xx",
+            _ => "5xx",
+        };
+        let FunctionLabels {
+            namespace,
+            function,
+        } = FunctionLabels::of(function);
+        self.requests
+            .get_or_create(&CodeLabels {
+                namespace,
+                function,
+                code_class,
+            })
+            .inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a request that got no answer from its function.
+    pub fn failed(&self, function: Option<&FunctionIdentity>, reason: &'static str) {
+        let FunctionLabels {
+            namespace,
+            function,
+        } = FunctionLabels::of(function);
+        self.errors
+            .get_or_create(&ReasonLabels {
+                namespace,
+                function,
+                reason,
+            })
+            .inc();
+    }
+
+    /// Adds CPU time.
+    pub fn used_cpu(&self, function: &FunctionIdentity, time: Duration) {
+        self.cpu
+            .get_or_create(&FunctionLabels::of(Some(function)))
+            .inc_by(time.as_secs_f64());
+    }
+
+    /// A live isolate more (1) or fewer (-1).
+    pub fn instances(&self, change: i64) {
+        self.instances.inc_by(change);
+    }
+
+    /// How many Functions are loaded.
+    pub fn functions(&self, count: usize) {
+        self.functions.set(count as i64);
+    }
+
+    /// Prometheus' text format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FunctionLabels {
+    fn of(function: Option<&FunctionIdentity>) -> Self {
+        Self {
+            namespace: function.map_or_else(String::new, |function| function.namespace.clone()),
+            function: function.map_or_else(String::new, |function| function.name.clone()),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The sandboxed process: V8, the HTTP server, and nothing else.
+//!
+//! ```text
+//! descriptors -> landlock -> V8::initialize -> snapshot -> threads -> seccomp on all threads -> control, HTTP
+//! ```
+//!
+//! V8 must be initialised before threads are made; landlock binds the threads made after it; seccomp, which denies what V8
+//! needs at start (opening files), goes last, before any tenant's code.
+
+mod args;
+mod control_server;
+pub mod jail;
+pub mod metrics;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+
+pub use args::WorkerArgs;
+
+use crate::isolate::snapshot::{Snapshot, SnapshotError};
+use crate::isolate::{Breadcrumb, ffi, platform};
+use crate::limits::cpu;
+use crate::scheduler::{Egress, Functions, Services};
+
+/// Why the worker cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// An inherited descriptor is not what it should be.
+    #[error("failed to take over the inherited {what} (descriptor {number})")]
+    Inherited {
+        /// Which.
+        what: &'static str,
+        /// Its number.
+        number: i32,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// There is no snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A thread, the runtime or a socket could not be made.
+    #[error("failed to start")]
+    Start(#[from] io::Error),
+    /// The process cannot be locked down.
+    #[error(transparent)]
+    Jail(#[from] jail::JailError),
+    /// The agent does not speak HTTP/2 on the egress socket.
+    #[error("failed to reach the agent")]
+    Egress(#[from] hyper::Error),
+}
+
+struct Inherited {
+    listener: std::net::TcpListener,
+    control: std::os::unix::net::UnixStream,
+    egress: std::os::unix::net::UnixStream,
+    snapshot: OwnedFd,
+    breadcrumb: OwnedFd,
+}
+
+/// Runs the worker until it is told to end or the agent is gone.
+pub fn run(args: WorkerArgs) -> ExitCode {
+    log_to_stdout(args.dev);
+    match boot(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(cause, "the worker cannot run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
+    let inherited = Inherited::take(args)?;
+    let cores = std::thread::available_parallelism()?.get();
+    let threads = if args.threads == 0 {
+        cores.max(2)
+    } else {
+        args.threads
+    };
+    let landlock = jail::restrict_files_and_network()?;
+    platform::initialize(cores.min(4) as u32);
+    let snapshot = Snapshot::load(inherited.snapshot)?;
+    let breadcrumb = Arc::new(Breadcrumb::map(File::from(inherited.breadcrumb))?);
+    cpu::start_monitor()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_stack_size(platform::STACK_BYTES)
+        .thread_name("worker")
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(async {
+        let listener = TcpListener::from_std(inherited.listener)?;
+        let control = UnixStream::from_std(inherited.control)?;
+        let egress = Egress::connect(UnixStream::from_std(inherited.egress)?).await?;
+        let mut terminated = signal(SignalKind::terminate())?;
+        let mut interrupted = signal(SignalKind::interrupt())?;
+        jail::restrict_system_calls()?;
+        tracing::info!(threads, landlock, "worker ready");
+        let services = Arc::new(Services {
+            snapshot,
+            breadcrumb: Some(breadcrumb),
+            egress,
+            metrics: metrics::Metrics::new(),
+            starts: Semaphore::new(threads),
+            runtime: tokio::runtime::Handle::current(),
+        });
+        let functions = Arc::new(Functions::new(
+            services,
+            args.domain.as_deref(),
+            &args.cluster_domain,
+        ));
+        let (agent_gone, gone) = tokio::sync::oneshot::channel::<()>();
+        let control = tokio::spawn(control_server::serve(
+            control,
+            Arc::clone(&functions),
+            agent_gone,
+        ));
+        let shutdown = async move {
+            tokio::select! {
+                _ = terminated.recv() => tracing::info!("told to end: draining"),
+                _ = gone => tracing::warn!("the agent is gone: draining"),
+                // Ctrl-C reaches the whole foreground group; the agent decides what it means.
+                () = async { while interrupted.recv().await.is_some() {} } => {}
+            }
+        };
+        let drain = Duration::from_secs(args.drain_seconds);
+        crate::server::serve(listener, functions, shutdown, drain).await;
+        control.abort();
+        Ok(())
+    });
+    // Isolates and their threads end with the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+impl Inherited {
+    fn take(args: &WorkerArgs) -> Result<Self, WorkerError> {
+        let fds = args.fds();
+        let take = |what, number| {
+            ffi::inherited_fd(number).map_err(|source| WorkerError::Inherited {
+                what,
+                number,
+                source,
+            })
+        };
+        let inherited = Self {
+            listener: take("listener", fds.listener)?.into(),
+            control: take("control socket", fds.control)?.into(),
+            egress: take("egress socket", fds.egress)?.into(),
+            snapshot: take("snapshot", fds.snapshot)?,
+            breadcrumb: take("breadcrumb", fds.breadcrumb)?,
+        };
+        inherited.listener.set_nonblocking(true)?;
+        inherited.control.set_nonblocking(true)?;
+        inherited.egress.set_nonblocking(true)?;
+        Ok(inherited)
+    }
+}
+
+fn log_to_stdout(dev: bool) {
+    use tracing_subscriber::EnvFilter;
+    if dev {
+        return crate::dev::log::init();
+    }
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env_lossy();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter);
+    // Fails only if a subscriber is there already, which is then as good.
+    let _ = lines.json().flatten_event(true).try_init();
+}

@@ -1,0 +1,518 @@
+//! Isolates made from a real snapshot, with a host that records what it is asked and answers at once or by hand.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use isolet_runtime::web::host::*;
+use isolet_runtime::web::{self, EntryError, Entrypoints, RequestHead, StartError};
+
+/// Initialises V8 before any thread that uses it, and makes the snapshot before any other isolate.
+pub fn snapshot() -> &'static [u8] {
+    static BLOB: OnceLock<Vec<u8>> = OnceLock::new();
+    BLOB.get_or_init(|| {
+        let platform = v8::new_default_platform(1, false).make_shared();
+        v8::V8::initialize_platform(platform);
+        v8::V8::initialize();
+        std::thread::spawn(|| {
+            let mut creator =
+                v8::Isolate::snapshot_creator(Some(web::external_references().into()), None);
+            {
+                v8::scope!(let scope, &mut creator);
+                let context = v8::Context::new(scope, v8::ContextOptions::default());
+                let scope = &mut v8::ContextScope::new(scope, context);
+                web::bootstrap(scope).expect("bootstrap");
+                scope.set_default_context(context);
+            }
+            creator
+                .create_blob(v8::FunctionCodeHandling::Keep)
+                .expect("blob")
+                .to_vec()
+        })
+        .join()
+        .expect("snapshot thread")
+    })
+}
+
+/// Runs a test on a thread made after V8 was initialised.
+pub fn on_fresh_thread<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+    snapshot();
+    match std::thread::Builder::new()
+        .stack_size(4 << 20)
+        .spawn(test)
+        .expect("thread")
+        .join()
+    {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+#[derive(Default, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderList,
+    pub body: Vec<u8>,
+    pub pieces: usize,
+    pub streamed: bool,
+    pub done: bool,
+    pub broken: Option<String>,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+    }
+}
+
+pub type FetchAnswer = Box<dyn FnMut(&OutboundRequest) -> Result<InboundResponse, HostError>>;
+
+#[derive(Default)]
+pub struct World {
+    pub now_ms: f64,
+    pub next: u32,
+    pub current: Option<RequestId>,
+    pub timers: Vec<(f64, CompletionId)>,
+    pub ready: VecDeque<(CompletionId, Completion)>,
+    pub streams: BTreeMap<u32, VecDeque<Result<Bytes, HostError>>>,
+    pub cancelled_reads: Vec<StreamId>,
+    pub answers: BTreeMap<u32, Answer>,
+    pub failures: BTreeMap<u32, Exception>,
+    pub writers: BTreeMap<u32, Option<RequestId>>,
+    pub uploads: BTreeMap<u32, Answer>,
+    pub gone: Vec<WriterId>,
+    pub slow_writes: bool,
+    pub waiting_writes: Vec<CompletionId>,
+    pub holds: BTreeMap<u32, i32>,
+    pub console: Vec<(ConsoleLevel, String)>,
+    pub fetches: Vec<OutboundRequest>,
+    pub fetch_answer: Option<FetchAnswer>,
+    pub hold_fetches: bool,
+    pub held_fetches: Vec<CompletionId>,
+    pub aborted_fetches: Vec<CompletionId>,
+}
+
+impl World {
+    fn id(&mut self) -> u32 {
+        self.next += 1;
+        self.next
+    }
+}
+
+pub struct TestHost(pub Rc<RefCell<World>>);
+
+impl Host for TestHost {
+    fn now_ms(&self) -> f64 {
+        1_700_000_000_000.0 + self.0.borrow().now_ms
+    }
+    fn elapsed_ms(&self) -> f64 {
+        self.0.borrow().now_ms
+    }
+    fn current_request(&self) -> Option<RequestId> {
+        self.0.borrow().current
+    }
+    fn start_timer(&mut self, delay: Duration) -> Result<CompletionId, HostError> {
+        let mut world = self.0.borrow_mut();
+        let id = CompletionId(world.id());
+        let due = world.now_ms + delay.as_secs_f64() * 1000.0;
+        world.timers.push((due, id));
+        Ok(id)
+    }
+    fn cancel_timer(&mut self, timer: CompletionId) {
+        self.0.borrow_mut().timers.retain(|(_, id)| *id != timer);
+    }
+    fn read(&mut self, stream: StreamId) -> Result<CompletionId, HostError> {
+        let mut world = self.0.borrow_mut();
+        let id = CompletionId(world.id());
+        let completion = match world.streams.get_mut(&stream.0) {
+            None => return Err(HostError::Type("no such stream".into())),
+            Some(chunks) => match chunks.pop_front() {
+                Some(Ok(bytes)) => Completion::Chunk(Some(bytes)),
+                Some(Err(error)) => Completion::Failed(error),
+                None => Completion::Chunk(None),
+            },
+        };
+        world.ready.push_back((id, completion));
+        Ok(id)
+    }
+    fn cancel_read(&mut self, stream: StreamId) {
+        self.0.borrow_mut().cancelled_reads.push(stream);
+    }
+    fn respond(
+        &mut self,
+        request: RequestId,
+        head: ResponseHead,
+        body: OutgoingBody,
+    ) -> Result<Option<WriterId>, HostError> {
+        let mut world = self.0.borrow_mut();
+        if world.answers.contains_key(&request.0) {
+            return Err(HostError::Type("answered twice".into()));
+        }
+        let mut answer = Answer {
+            status: head.status,
+            headers: head.headers,
+            ..Answer::default()
+        };
+        let mut writer = None;
+        match body {
+            OutgoingBody::Empty => answer.done = true,
+            OutgoingBody::Full(bytes) => {
+                answer.body = bytes.to_vec();
+                answer.done = true;
+            }
+            OutgoingBody::Stream => {
+                let id = world.id();
+                answer.streamed = true;
+                world.writers.insert(id, Some(request));
+                writer = Some(WriterId(id));
+            }
+        }
+        world.answers.insert(request.0, answer);
+        Ok(writer)
+    }
+    fn fail(&mut self, request: RequestId, exception: Exception) {
+        self.0.borrow_mut().failures.insert(request.0, exception);
+    }
+    fn write(&mut self, writer: WriterId, piece: Bytes) -> Result<WriteOutcome, HostError> {
+        let mut world = self.0.borrow_mut();
+        if world.gone.contains(&writer) {
+            return Err(HostError::Abort("the other side has gone".into()));
+        }
+        let Some(target) = world.writers.get(&writer.0).copied() else {
+            return Err(HostError::Type("no such writer".into()));
+        };
+        let answer = match target {
+            Some(request) => world.answers.get_mut(&request.0),
+            None => world.uploads.get_mut(&writer.0),
+        };
+        let answer = answer.expect("answer of a writer");
+        answer.body.extend_from_slice(&piece);
+        answer.pieces += 1;
+        if world.slow_writes {
+            let id = CompletionId(world.id());
+            world.waiting_writes.push(id);
+            return Ok(WriteOutcome::Wait(id));
+        }
+        Ok(WriteOutcome::Accepted)
+    }
+    fn close(&mut self, writer: WriterId, error: Option<String>) {
+        let mut world = self.0.borrow_mut();
+        let target = world.writers.remove(&writer.0);
+        let answer = match target {
+            Some(Some(request)) => world.answers.get_mut(&request.0),
+            Some(None) => world.uploads.get_mut(&writer.0),
+            None => None,
+        };
+        if let Some(answer) = answer {
+            answer.done = true;
+            answer.broken = error;
+        }
+    }
+    fn fetch(&mut self, request: OutboundRequest) -> Result<OutboundHandle, HostError> {
+        let mut world = self.0.borrow_mut();
+        let completion = CompletionId(world.id());
+        let mut writer = None;
+        if matches!(request.body, OutgoingBody::Stream) {
+            let id = world.id();
+            world.writers.insert(id, None);
+            world.uploads.insert(id, Answer::default());
+            writer = Some(WriterId(id));
+        }
+        if world.hold_fetches {
+            world.held_fetches.push(completion);
+        } else {
+            let mut answer = world.fetch_answer.take();
+            let result = match answer.as_mut() {
+                Some(answer) => answer(&request),
+                None => Err(HostError::Type("network unreachable".into())),
+            };
+            world.fetch_answer = answer;
+            let completed = match result {
+                Ok(response) => Completion::Response(response),
+                Err(error) => Completion::Failed(error),
+            };
+            world.ready.push_back((completion, completed));
+        }
+        world.fetches.push(request);
+        Ok(OutboundHandle { completion, writer })
+    }
+    fn abort_fetch(&mut self, fetch: CompletionId) {
+        self.0.borrow_mut().aborted_fetches.push(fetch);
+    }
+    fn hold(&mut self, request: RequestId) {
+        *self.0.borrow_mut().holds.entry(request.0).or_default() += 1;
+    }
+    fn release(&mut self, request: RequestId) {
+        *self.0.borrow_mut().holds.entry(request.0).or_default() -= 1;
+    }
+    fn console(&mut self, level: ConsoleLevel, text: String) {
+        self.0.borrow_mut().console.push((level, text));
+    }
+}
+
+thread_local! {
+    static UNHANDLED: RefCell<Vec<(i32, Exception)>> = const { RefCell::new(Vec::new()) };
+}
+
+extern "C" fn on_reject(message: v8::PromiseRejectMessage<'_>) {
+    let (hash, event) = (message.get_promise().get_identity_hash().get(), message.get_event());
+    v8::callback_scope!(unsafe scope, &message);
+    match event {
+        v8::PromiseRejectEvent::PromiseRejectWithNoHandler => {
+            let exception = match message.get_value() {
+                Some(value) => web::exception_from(scope, value),
+                None => Exception::default(),
+            };
+            UNHANDLED.with_borrow_mut(|list| list.push((hash, exception)));
+        }
+        v8::PromiseRejectEvent::PromiseHandlerAddedAfterReject => {
+            UNHANDLED.with_borrow_mut(|list| list.retain(|(other, _)| *other != hash));
+        }
+        _ => {}
+    }
+}
+
+pub struct Instance {
+    pub world: Rc<RefCell<World>>,
+    pub thrown: Vec<Exception>,
+    entry: Entrypoints,
+    context: v8::Global<v8::Context>,
+    isolate: v8::OwnedIsolate,
+}
+
+impl Instance {
+    pub fn new(source: &str) -> Self {
+        Self::try_new(source, &[]).expect("start")
+    }
+
+    pub fn try_new(source: &str, env: &[(&str, &str)]) -> Result<Self, StartError> {
+        let world = Rc::new(RefCell::new(World::default()));
+        let params = v8::CreateParams::default()
+            .snapshot_blob(snapshot().to_vec().into())
+            .external_references(web::external_references().into());
+        let mut isolate = v8::Isolate::new(params);
+        isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
+        isolate.set_slot(HostSlot(Box::new(TestHost(world.clone()))));
+        isolate.set_promise_reject_callback(on_reject);
+        UNHANDLED.with_borrow_mut(Vec::clear);
+        let (entry, context) = {
+            v8::scope!(let scope, &mut isolate);
+            let context = v8::Context::new(scope, v8::ContextOptions::default());
+            context.set_allow_generation_from_strings(false);
+            let scope = &mut v8::ContextScope::new(scope, context);
+            let entry = Entrypoints::load(scope).expect("load");
+            let namespace = evaluate(scope, source);
+            scope.perform_microtask_checkpoint();
+            entry.start(scope, namespace, env)?;
+            (entry, v8::Global::new(scope, context))
+        };
+        Ok(Self {
+            world,
+            thrown: Vec::new(),
+            entry,
+            context,
+            isolate,
+        })
+    }
+
+    pub fn enter<T>(
+        &mut self,
+        act: impl FnOnce(&Entrypoints, &mut v8::PinScope<'_, '_>) -> T,
+    ) -> T {
+        v8::scope_with_context!(scope, &mut self.isolate, &self.context);
+        let result = act(&self.entry, scope);
+        scope.perform_microtask_checkpoint();
+        result
+    }
+
+    fn note(&mut self, result: Result<(), EntryError>) {
+        match result {
+            Ok(()) => {}
+            Err(EntryError::Exception(exception)) => self.thrown.push(exception),
+            Err(EntryError::Terminated) => panic!("terminated"),
+        }
+    }
+
+    /// Hands a request over and returns at once.
+    pub fn begin(&mut self, head: RequestHead, body: Option<&[&str]>) -> RequestId {
+        let (request, stream) = {
+            let mut world = self.world.borrow_mut();
+            let request = RequestId(world.id());
+            let stream = body.map(|chunks| {
+                let stream = world.id();
+                let chunks = chunks
+                    .iter()
+                    .map(|chunk| Ok(Bytes::copy_from_slice(chunk.as_bytes())))
+                    .collect();
+                world.streams.insert(stream, chunks);
+                StreamId(stream)
+            });
+            world.current = Some(request);
+            (request, stream)
+        };
+        let result = self.enter(|entry, scope| entry.dispatch(scope, request, &head, stream));
+        self.note(result);
+        request
+    }
+
+    pub fn complete(&mut self, id: CompletionId, completion: Completion) {
+        let result = self.enter(|entry, scope| entry.complete(scope, id, completion));
+        self.note(result);
+    }
+
+    pub fn abort(&mut self, request: RequestId, reason: &str) {
+        let result = self.enter(|entry, scope| entry.abort(scope, request, reason));
+        self.note(result);
+    }
+
+    /// Completes what is due until nothing is left to wait for.
+    pub fn run(&mut self) {
+        for _ in 0..100_000 {
+            let next = self.world.borrow_mut().ready.pop_front();
+            if let Some((id, completion)) = next {
+                self.complete(id, completion);
+                continue;
+            }
+            let due = {
+                let mut world = self.world.borrow_mut();
+                let first = world
+                    .timers
+                    .iter()
+                    .enumerate()
+                    .min_by(|(_, a), (_, b)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
+                    .map(|(index, _)| index);
+                first.map(|index| {
+                    let (due, id) = world.timers.remove(index);
+                    world.now_ms = world.now_ms.max(due);
+                    id
+                })
+            };
+            match due {
+                Some(id) => self.complete(id, Completion::Done),
+                None => return,
+            }
+        }
+        panic!("the instance does not come to rest");
+    }
+
+    /// GET, run to the end, the answer.
+    pub fn get(&mut self, url: &str) -> Answer {
+        let request = self.begin(head("GET", url, &[]), None);
+        self.run();
+        self.answer(request)
+    }
+
+    pub fn answer(&mut self, request: RequestId) -> Answer {
+        let mut world = self.world.borrow_mut();
+        if let Some(failure) = world.failures.get(&request.0) {
+            panic!("the handler failed: {failure:?}");
+        }
+        world.answers.remove(&request.0).expect("no answer")
+    }
+
+    pub fn failure(&mut self, request: RequestId) -> Exception {
+        let failure = self.world.borrow_mut().failures.remove(&request.0);
+        failure.expect("the handler did not fail")
+    }
+
+    pub fn unhandled(&self) -> Vec<Exception> {
+        UNHANDLED.with_borrow_mut(|list| list.drain(..).map(|(_, exception)| exception).collect())
+    }
+}
+
+pub fn head(method: &str, url: &str, headers: &[(&str, &str)]) -> RequestHead {
+    RequestHead {
+        method: method.into(),
+        url: url.into(),
+        headers: headers
+            .iter()
+            .map(|(n, v)| (n.to_string(), v.to_string()))
+            .collect(),
+    }
+}
+
+/// Compiles and evaluates a module of its own; a failure is the test's.
+fn evaluate<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    source: &str,
+) -> v8::Local<'s, v8::Value> {
+    let text = v8::String::new(scope, source).expect("source");
+    let name = v8::String::new(scope, "main.ts").expect("name");
+    let origin = v8::ScriptOrigin::new(
+        scope, name.into(), 0, 0, false, 0, None, false, false, true, None,
+    );
+    let mut compiler_source = v8::script_compiler::Source::new(text, Some(&origin));
+    v8::tc_scope!(let scope, scope);
+    let Some(module) = v8::script_compiler::compile_module(scope, &mut compiler_source) else {
+        let message = scope.message().expect("message");
+        let text = message.get(scope).to_rust_string_lossy(scope);
+        panic!("{text} at line {:?}", message.get_line_number(scope));
+    };
+    module
+        .instantiate_module(scope, |_, _, _, _| None)
+        .expect("instantiate");
+    module.evaluate(scope).expect("evaluate");
+    if module.get_status() == v8::ModuleStatus::Errored {
+        let exception = module.get_exception();
+        panic!("{:?}", web::exception_from(scope, exception));
+    }
+    module.get_module_namespace()
+}
+
+const PRELUDE: &str = include_str!("cases/prelude.js");
+
+/// Runs a file of `test(name, function)` calls in one instance and fails with the names and reasons.
+pub fn run_cases(file: &'static str, source: &'static str) {
+    on_fresh_thread(move || {
+        let mut instance = Instance::new(&format!("{PRELUDE}\n{source}"));
+        instance.world.borrow_mut().fetch_answer = Some(Box::new(echo));
+        let request = instance.begin(
+            head("POST", "http://tests.default/run?x=1", &[("x-one", "1"), ("content-type", "text/plain")]),
+            Some(&["he", "llo"]),
+        );
+        instance.run();
+        let answer = instance.answer(request);
+        let text = answer.text();
+        let (count, failures) = text.split_once('\n').expect("count");
+        assert!(failures.is_empty(), "{file}:\n{failures}");
+        assert!(count.parse::<usize>().expect("count") > 0, "{file} has no tests");
+        assert_eq!(instance.thrown, vec![], "{file}");
+        let world = instance.world.borrow();
+        assert!(world.ready.is_empty() && world.timers.is_empty(), "{file} left something behind");
+    });
+}
+
+/// The outside world of the cases: answers with what it was asked.
+fn echo(request: &OutboundRequest) -> Result<InboundResponse, HostError> {
+    if request.url.contains("/refused") {
+        return Err(HostError::Type("connection refused".into()));
+    }
+    let mut headers = vec![
+        ("x-method".to_string(), request.method.clone()),
+        ("x-redirect".to_string(), format!("{:?}", request.redirect)),
+        ("x-request".to_string(), format!("{:?}", request.request.map(|id| id.0))),
+        ("content-type".to_string(), "text/plain".to_string()),
+    ];
+    headers.extend(request.headers.iter().map(|(n, v)| (format!("echo-{n}"), v.clone())));
+    if let OutgoingBody::Full(bytes) = &request.body {
+        headers.push(("x-body".into(), String::from_utf8_lossy(bytes).into_owned()));
+    }
+    Ok(InboundResponse {
+        status: if request.url.contains("/404") { 404 } else { 200 },
+        status_text: "Fine".into(),
+        headers,
+        url: request.url.clone(),
+        redirected: false,
+        body: None,
+    })
+}
