@@ -100,6 +100,7 @@ endpoints() {
   service_url=$(service_address)
 }
 
+worker_process="worker --listener-fd" # on the command line of no other process
 # process NODE PATTERN: id of the process on that node of the local cluster whose command line matches
 process() {
   local pid

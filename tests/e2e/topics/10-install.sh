@@ -33,8 +33,9 @@ topic_install() {
   note "runtime pods: ${pods[*]} on ${nodes[*]}"
   for namespace in "$tenant" "$stranger"; do kubectl create namespace "$namespace" >/dev/null; done
   kubectl apply -n "$tenant" -f examples/allow-references.yaml >/dev/null
-  inline steady "$(says steady)" | kubectl apply -n "$tenant" -f - >/dev/null
-  eventually 30 "a first Function is Ready" ready steady
+  inline steady "$(says steady)" | kubectl apply -n "$tenant" -f - -f examples/hello.yaml -f examples/wasm.yaml >/dev/null
+  eventually 30 "the first Functions are Ready" all_functions_ready
+  eventually 60 "the Service answers" answers steady "$service_url$(fn steady)"
 }
 
 every_node_serves() {
@@ -43,3 +44,5 @@ every_node_serves() {
   have=$(runtime_pods | wc -l)
   if [ "$want" = 0 ] || [ "$want" != "$have" ]; then echo "$have of $want"; return 1; fi
 }
+
+all_functions_ready() { kubectl wait -n "$tenant" --for=condition=Ready function/steady function/hello function/wasm --timeout=1s; }

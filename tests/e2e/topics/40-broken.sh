@@ -34,11 +34,12 @@ broken() {
   else
     refused_by_worker "$file" "$name" "$namespace"
   fi
-  local url
+  local url wrong=''
   for url in "${urls[@]}"; do
-    out=$(get --max-time 2 "$url$(fn neighbour)")
-    [ "$out" = "good morning" ] || bad "$name: the neighbour goes on at $url" "$out"
+    out=$(get --max-time 2 "$url$(fn neighbour)" 2>&1)
+    [ "$out" = "good morning" ] || wrong+="$url: $out"$'\n'
   done
+  same "$name: the neighbour goes on" "" "$wrong"
 }
 
 refused_by_operator() {

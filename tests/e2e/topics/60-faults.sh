@@ -24,7 +24,7 @@ serves_within() {
 worker_killed() {
   local node=${nodes[0]} url=${urls[0]}; url+=$(fn steady)
   local other=${urls[1]}; other+=$(fn steady)
-  check "a worker is killed" kill_process "$node" "isolet worker"
+  check "a worker is killed" kill_process "$node" "$worker_process"
   serves_within 1000 "its pod serves again within a second" "$url"
   check "another Function of that pod serves" answers "hello world" "${urls[0]}$(fn hello)"
   check "the other node serves" answers steady "$other"

@@ -39,7 +39,6 @@ pods_are_new() {
   done
   every_node_serves
 }
-all_functions_ready() { kubectl wait -n "$tenant" --for=condition=Ready function/hello function/steady function/wasm --timeout=1s; }
 
 crd_is_upgraded() {
   local arguments; mapfile -t arguments < <(chart_values)
