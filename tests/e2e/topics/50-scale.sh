@@ -82,7 +82,7 @@ each_answers() { # each_answers ROUND
 memory() {
   if [ "$CLUSTER" != local ]; then note "memory $1: only known on the local cluster"; return; fi
   local name node pid
-  for name in isolet-operator "isolet agent" "$worker_process"; do
+  for name in bin/isolet-operator "bin/isolet agent" "$worker_process"; do
     for node in "${nodes[@]}"; do
       pid=$(process "$node" "$name") || continue
       note "memory $1: ${name%% --*} on $node $(awk '/^VmRSS/ { printf "%d MiB", $2 / 1024 }' "/proc/$pid/status")"
