@@ -8,6 +8,7 @@
 //! spec        routes, env, egress, limits: what the API server checks by CEL, again for `isolet dev`
 //! compile     one module: parse, TypeScript to JavaScript, positions
 //! nesting     bounds recursion before a parser sees the text
+//! scan        brackets, strings, comments and regular expressions of a text
 //! imports     what a module imports, and whether it has a default export
 //! enums       bounds the texts that enums would be evaluated to
 //! namespaces  a use that the transformer would print wrongly
@@ -27,6 +28,7 @@ mod invalid;
 mod modules;
 mod namespaces;
 mod nesting;
+mod scan;
 mod sources;
 mod spec;
 mod validate;
