@@ -211,4 +211,4 @@ fn read(meta: &ObjectMeta) -> Option<(String, String, BundleObject)> {
 
 #[cfg(test)]
 #[path = "tests/bundles.rs"]
-mod tests;
+pub(crate) mod tests;
