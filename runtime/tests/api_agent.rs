@@ -1,9 +1,9 @@
 //! `isolet agent`, a real process, against a real API server.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
 #[path = "common/cluster.rs"]
 mod cluster;
+mod common;
 
 use std::time::{Duration, Instant};
 
@@ -27,14 +27,21 @@ fn published<'a>(name: &'a str, code: &'a str) -> Published<'a> {
 }
 
 fn report(agent: &Agent, token: &str, query: &str) -> FunctionsReport {
-    let answer = agent.own(&format!("/v1/functions?{query}"), Some(token)).unwrap();
+    let answer = agent
+        .own(&format!("/v1/functions?{query}"), Some(token))
+        .unwrap();
     assert_eq!(answer.status, 200, "{}", answer.body);
     serde_json::from_str(&answer.body).unwrap()
 }
 
 fn of(report: &FunctionsReport, name: &str) -> FunctionReport {
     let uid = format!("00000000-{name}");
-    report.functions.iter().find(|function| function.uid == uid).unwrap().clone()
+    report
+        .functions
+        .iter()
+        .find(|function| function.uid == uid)
+        .unwrap()
+        .clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,9 +56,21 @@ async fn bundles_are_served_updated_reverted_and_removed() {
     let one = cluster.publish(&published("hello", ONE), 1, 1 << 20).await;
     cluster.publish(&secret, 1, 60).await;
     let agent = cluster.agent(&proxy, cache.path());
-    agent.until("readiness", |agent| agent.own("/readyz", None).is_some_and(|answer| answer.status == 200));
-    assert_eq!(agent.function("hello").unwrap().body, "one", "ready means served");
-    assert_eq!(agent.function("with-secret").unwrap().body, "s3cret", "several chunks and a Secret");
+    agent.until("readiness", |agent| {
+        agent
+            .own("/readyz", None)
+            .is_some_and(|answer| answer.status == 200)
+    });
+    assert_eq!(
+        agent.function("hello").unwrap().body,
+        "one",
+        "ready means served"
+    );
+    assert_eq!(
+        agent.function("with-secret").unwrap().body,
+        "s3cret",
+        "several chunks and a Secret"
+    );
     assert_eq!(agent.own("/healthz", None).unwrap().status, 200);
 
     let token = cluster.token("operator", "isolet").await;
@@ -61,19 +80,36 @@ async fn bundles_are_served_updated_reverted_and_removed() {
 
     let published_at = Instant::now();
     let two = cluster.publish(&published("hello", TWO), 2, 1 << 20).await;
-    let news = report(&agent, &token, &format!("since={}&timeoutSeconds=30", all.cursor));
-    assert!(published_at.elapsed() < Duration::from_secs(5), "a long poll ends with the news");
+    let news = report(
+        &agent,
+        &token,
+        &format!("since={}&timeoutSeconds=30", all.cursor),
+    );
+    assert!(
+        published_at.elapsed() < Duration::from_secs(5),
+        "a long poll ends with the news"
+    );
     assert!(!news.full);
     assert_eq!(of(&news, "hello").serving.unwrap().revision, two);
     assert_eq!(agent.function("hello").unwrap().body, "two");
 
-    let broken = cluster.publish(&published("hello", BROKEN), 3, 1 << 20).await;
-    let news = report(&agent, &token, &format!("since={}&timeoutSeconds=30", news.cursor));
+    let broken = cluster
+        .publish(&published("hello", BROKEN), 3, 1 << 20)
+        .await;
+    let news = report(
+        &agent,
+        &token,
+        &format!("since={}&timeoutSeconds=30", news.cursor),
+    );
     let hello = of(&news, "hello");
     let refused = hello.refused.unwrap();
     assert_eq!(refused.revision, broken);
     assert!(refused.message.contains("missing"), "{}", refused.message);
-    assert_eq!(hello.serving.unwrap().revision, two, "the one before goes on");
+    assert_eq!(
+        hello.serving.unwrap().revision,
+        two,
+        "the one before goes on"
+    );
     assert_eq!(agent.function("hello").unwrap().body, "two");
 
     cluster.raise(&published("hello", ONE), 4).await;
@@ -82,13 +118,21 @@ async fn bundles_are_served_updated_reverted_and_removed() {
     for code in [ONE, TWO, BROKEN] {
         cluster.remove(&published("hello", code)).await;
     }
-    agent.until("the removal", |agent| agent.function("hello").unwrap().status == 404);
+    agent.until("the removal", |agent| {
+        agent.function("hello").unwrap().status == 404
+    });
     agent.until("the report of it", |agent| {
         report(agent, &token, &format!("since={}", news.cursor)).removed == ["00000000-hello"]
     });
     let metrics = agent.own("/metrics", None).unwrap().body;
-    assert!(metrics.contains("isolet_agent_refused_revisions_total 1"), "{metrics}");
-    assert!(metrics.contains("isolet_requests_total"), "the worker's metrics are there too: {metrics}");
+    assert!(
+        metrics.contains("isolet_agent_refused_revisions_total 1"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("isolet_requests_total"),
+        "the worker's metrics are there too: {metrics}"
+    );
     assert!(metrics.ends_with("# EOF\n"));
 }
 
@@ -99,7 +143,9 @@ async fn only_the_operator_reads_reports() {
     let agent = cluster.agent(&proxy, cache.path());
     let operator = cluster.token("operator", "isolet").await;
     let stranger = cluster.token("stranger", "isolet").await;
-    let wrong_audience = cluster.token("operator", "https://kubernetes.default.svc").await;
+    let wrong_audience = cluster
+        .token("operator", "https://kubernetes.default.svc")
+        .await;
     for (token, status, reason) in [
         (None, 401, "Unauthorized"),
         (Some("nonsense"), 401, "Unauthorized"),
@@ -117,8 +163,14 @@ async fn only_the_operator_reads_reports() {
     }
     // What was reviewed is remembered: the API server may be away for a while. What was not is no longer known.
     proxy.cut();
-    assert_eq!(agent.own("/v1/functions", Some(&operator)).unwrap().status, 200);
-    assert_eq!(agent.own("/v1/functions", Some("another")).unwrap().status, 503);
+    assert_eq!(
+        agent.own("/v1/functions", Some(&operator)).unwrap().status,
+        200
+    );
+    assert_eq!(
+        agent.own("/v1/functions", Some("another")).unwrap().status,
+        503
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +190,11 @@ async fn a_restart_with_the_api_server_down_serves_from_the_cache_and_catches_up
         agent.until_body(name, body);
     }
     proxy.cut();
-    assert_eq!(agent.function("hello").unwrap().body, "one", "a lost API server changes nothing");
+    assert_eq!(
+        agent.function("hello").unwrap().body,
+        "one",
+        "a lost API server changes nothing"
+    );
     agent.signal("-TERM");
     assert!(agent.child.wait().unwrap().success());
     drop(agent);
@@ -147,16 +203,27 @@ async fn a_restart_with_the_api_server_down_serves_from_the_cache_and_catches_up
     for (name, body) in [("keeper", "kept"), ("hello", "one"), ("goes", "one")] {
         agent.until_body(name, body);
     }
-    agent.until("readiness", |agent| agent.own("/readyz", None).is_some_and(|answer| answer.status == 200));
+    agent.until("readiness", |agent| {
+        agent
+            .own("/readyz", None)
+            .is_some_and(|answer| answer.status == 200)
+    });
 
     cluster.publish(&published("hello", TWO), 2, 1 << 20).await;
     cluster.remove(&published("goes", ONE)).await;
     proxy.mend();
     agent.until_body("hello", "two");
-    agent.until("the removal", |agent| agent.function("goes").unwrap().status == 404);
+    agent.until("the removal", |agent| {
+        agent.function("goes").unwrap().status == 404
+    });
     assert_eq!(agent.function("keeper").unwrap().body, "kept");
     agent.until("the cache to follow", |_| {
-        std::fs::read_dir(cache.path()).unwrap().flatten().filter(|entry| entry.file_name().to_string_lossy().ends_with(".bundle")).count() == 2
+        std::fs::read_dir(cache.path())
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().ends_with(".bundle"))
+            .count()
+            == 2
     });
 }
 
@@ -172,7 +239,11 @@ async fn without_api_server_and_cache_the_agent_lives_but_is_not_ready() {
     assert_eq!(agent.own("/readyz", None).unwrap().status, 503);
     proxy.mend();
     agent.until_body("hello", "one");
-    agent.until("readiness", |agent| agent.own("/readyz", None).is_some_and(|answer| answer.status == 200));
+    agent.until("readiness", |agent| {
+        agent
+            .own("/readyz", None)
+            .is_some_and(|answer| answer.status == 200)
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +274,13 @@ async fn malformed_objects_are_reported_and_harm_nobody() {
     let token = cluster.token("operator", "isolet").await;
     let refused = of(&report(&agent, &token, ""), "odd").refused.unwrap();
     assert_eq!(refused.revision, "0123456789ab");
-    assert!(refused.message.contains("ConfigMap fn-odd carries no readable bundle"), "{}", refused.message);
+    assert!(
+        refused
+            .message
+            .contains("ConfigMap fn-odd carries no readable bundle"),
+        "{}",
+        refused.message
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,12 +290,20 @@ async fn sigterm_ends_readiness_and_lets_requests_finish() {
     let slow = "export default { async fetch() { console.log('begun'); await new Promise(done => setTimeout(done, 1000)); return new Response('finished') } }";
     cluster.publish(&published("slow", slow), 1, 1 << 20).await;
     let mut agent = cluster.agent(&proxy, cache.path());
-    agent.until("readiness", |agent| agent.own("/readyz", None).is_some_and(|answer| answer.status == 200));
+    agent.until("readiness", |agent| {
+        agent
+            .own("/readyz", None)
+            .is_some_and(|answer| answer.status == 200)
+    });
     let port = agent.http;
     let request = std::thread::spawn(move || common::get(port, "/fn/tenant/slow/"));
     agent.output.wait_for("begun");
     agent.signal("-TERM");
-    agent.until("unreadiness", |agent| agent.own("/readyz", None).is_none_or(|answer| answer.status == 503));
+    agent.until("unreadiness", |agent| {
+        agent
+            .own("/readyz", None)
+            .is_none_or(|answer| answer.status == 503)
+    });
     assert_eq!(request.join().unwrap().unwrap().body, "finished");
     assert!(agent.child.wait().unwrap().success());
 }

@@ -12,7 +12,10 @@ fn a_change_is_served_within_200_ms_and_a_broken_one_keeps_the_last_good() {
     let hello = |text: &str| function("hello", "", &answers(&format!("'{text}'")));
     let dev = Dev::start(&[("hello.yaml", &hello("one"))]);
     let path = "/fn/default/hello/";
-    assert_eq!((dev.get(path).status, dev.get(path).body.as_str()), (200, "one"));
+    assert_eq!(
+        (dev.get(path).status, dev.get(path).body.as_str()),
+        (200, "one")
+    );
 
     let mut fastest = Duration::MAX;
     for number in 0..5 {
@@ -26,21 +29,38 @@ fn a_change_is_served_within_200_ms_and_a_broken_one_keeps_the_last_good() {
     assert!(fastest < Duration::from_millis(200), "{fastest:?}");
     dev.output.wait_for("reloaded default/hello as revision ");
 
-    dev.write("hello.yaml", &hello("x").replace("return new", "return return new"));
+    dev.write(
+        "hello.yaml",
+        &hello("x").replace("return new", "return return new"),
+    );
     dev.output.wait_for("main.ts:3:12: ");
-    dev.output.wait_for(" 3 |     return return new Response('x');\n   |            ^");
+    dev.output
+        .wait_for(" 3 |     return return new Response('x');\n   |            ^");
     dev.output.wait_for("goes on serving");
     assert_eq!(dev.get(path).body, "change 4");
 
-    dev.write("hello.yaml", "apiVersion: isolet.dev/v1alpha1\nkind: Function\nmetadata: { name: hello }\nspec: {\n");
-    dev.output.wait("a YAML error", |text| text.contains("hello.yaml:").then_some(()));
-    assert_eq!(dev.get(path).body, "change 4", "a file that does not parse keeps what it held");
+    dev.write(
+        "hello.yaml",
+        "apiVersion: isolet.dev/v1alpha1\nkind: Function\nmetadata: { name: hello }\nspec: {\n",
+    );
+    dev.output.wait("a YAML error", |text| {
+        text.contains("hello.yaml:").then_some(())
+    });
+    assert_eq!(
+        dev.get(path).body,
+        "change 4",
+        "a file that does not parse keeps what it held"
+    );
 
     dev.write("other.yaml", &function("other", "", &answers("'new'")));
-    dev.until("/fn/default/other/", "the new function", |answer| answer.body == "new");
+    dev.until("/fn/default/other/", "the new function", |answer| {
+        answer.body == "new"
+    });
     dev.output.wait_for("/fn/default/other/");
     std::fs::remove_file(dev.folder.path().join("other.yaml")).unwrap();
-    dev.until("/fn/default/other/", "the removal", |answer| answer.status == 404);
+    dev.until("/fn/default/other/", "the removal", |answer| {
+        answer.status == 404
+    });
     dev.output.wait_for("removed default/other");
 }
 
@@ -63,7 +83,9 @@ fn references_resolve_and_missing_ones_name_field_and_file() {
     );
     assert_eq!(dev.get("/fn/default/lost/").status, 404);
     dev.write("b.yaml", &objects.replace("s3cret", "rotated"));
-    dev.until("/fn/default/with-env/", "the new secret", |answer| answer.body == "rotated fast");
+    dev.until("/fn/default/with-env/", "the new secret", |answer| {
+        answer.body == "rotated fast"
+    });
 }
 
 #[test]
@@ -76,7 +98,10 @@ fn a_bare_script_modules_and_webassembly_from_a_config_map() {
         "apiVersion: isolet.dev/v1alpha1\nkind: Function\nmetadata: {{ name: sum, namespace: prod }}\nspec: {{ source: {{ configMapRef: {{ name: code }} }} }}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: code, namespace: prod }}\ndata:\n  main.js: |\n{indented}  text.js: export const text = 'sum ';\nbinaryData: {{ add.wasm: {wasm} }}\n"
     );
     let folder = tempfile::tempdir().unwrap();
-    let (script, manifest) = (folder.path().join("bare.ts"), folder.path().join("sum.yaml"));
+    let (script, manifest) = (
+        folder.path().join("bare.ts"),
+        folder.path().join("sum.yaml"),
+    );
     common::write(&script, &answers("'bare'"));
     common::write(&manifest, &manifests);
     let dev = Dev::start_on(folder, &[script, manifest]);
@@ -91,7 +116,9 @@ fn requests_and_console_lines_are_shown_with_the_functions_name() {
     assert_eq!(dev.get("/fn/default/talker/ok?secret=1").status, 200);
     dev.output.wait_for("default/talker | seen 42\n");
     dev.output.wait("a request line", |text| {
-        text.lines().any(|line| line.starts_with("GET /fn/default/talker/ok 200 ") && line.ends_with(" ms")).then_some(())
+        text.lines()
+            .any(|line| line.starts_with("GET /fn/default/talker/ok 200 ") && line.ends_with(" ms"))
+            .then_some(())
     });
     let failed = dev.get("/fn/default/talker/throw");
     assert_eq!(failed.status, 500);
@@ -107,7 +134,10 @@ fn two_functions_of_one_name_name_both_files() {
         ("two.yaml", &function("same", "", &answers("'two'"))),
     ]);
     let text = dev.output.text();
-    assert!(text.contains("two.yaml:1: Function default/same is also in "), "{text}");
+    assert!(
+        text.contains("two.yaml:1: Function default/same is also in "),
+        "{text}"
+    );
     assert!(text.contains("one.yaml:1: rename or remove one"), "{text}");
     assert_eq!(dev.get("/fn/default/same/").body, "one");
 }
@@ -136,9 +166,22 @@ fn ctrl_c_stops_at_once_even_with_a_request_under_way() {
     let worker = dev.worker().unwrap();
     let begun = Instant::now();
     let pid = dev.child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert!(dev.child.wait().unwrap().success());
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert!(!std::path::Path::new(&format!("/proc/{worker}/cmdline")).exists(), "its worker is gone too");
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(
+        !std::path::Path::new(&format!("/proc/{worker}/cmdline")).exists(),
+        "its worker is gone too"
+    );
     request.join().unwrap();
 }

@@ -82,7 +82,9 @@ enum Note {
 impl ApiSource {
     async fn restore(&mut self, cache: Option<Cache>) -> Result<(), Closed> {
         let Some(cache) = cache else { return Ok(()) };
-        let revisions = tokio::task::spawn_blocking(move || cache.load()).await.unwrap_or_default();
+        let revisions = tokio::task::spawn_blocking(move || cache.load())
+            .await
+            .unwrap_or_default();
         tracing::info!(functions = revisions.len(), "read the bundle cache");
         for revision in revisions {
             self.store.restore(revision);
@@ -118,7 +120,9 @@ impl ApiSource {
 
     async fn content_with_cache(&mut self) -> Result<(), Closed> {
         if self.store.restored().is_empty() {
-            tracing::warn!("the API server has not answered yet and the bundle cache is empty: nothing to serve so far");
+            tracing::warn!(
+                "the API server has not answered yet and the bundle cache is empty: nothing to serve so far"
+            );
             return Ok(());
         }
         tracing::warn!("the API server has not answered yet: serving what the bundle cache has");
@@ -127,16 +131,27 @@ impl ApiSource {
 
     async fn sync(&mut self) -> Result<(), Closed> {
         self.synced = true;
-        self.events.send(SourceEvent::Synced).await.map_err(|_| Closed)
+        self.events
+            .send(SourceEvent::Synced)
+            .await
+            .map_err(|_| Closed)
     }
 
     async fn tell(&mut self, uids: Vec<String>) -> Result<(), Closed> {
         for uid in uids {
             let change = self.store.change(&uid);
             if let Some(broken) = &change.broken {
-                tracing::warn!(uid, revision = broken.revision, reason = broken.message, "a bundle cannot be read");
+                tracing::warn!(
+                    uid,
+                    revision = broken.revision,
+                    reason = broken.message,
+                    "a bundle cannot be read"
+                );
             }
-            self.events.send(SourceEvent::Changed(change)).await.map_err(|_| Closed)?;
+            self.events
+                .send(SourceEvent::Changed(change))
+                .await
+                .map_err(|_| Closed)?;
         }
         Ok(())
     }
@@ -157,7 +172,11 @@ where
         + Sync
         + 'static,
 {
-    let kind = if K::kind(&()) == "Secret" { Kind::Secret } else { Kind::ConfigMap };
+    let kind = if K::kind(&()) == "Secret" {
+        Kind::Secret
+    } else {
+        Kind::ConfigMap
+    };
     let config = watcher::Config::default()
         .labels(&labels::bundle_selector())
         .page_size(PAGE);
@@ -183,11 +202,17 @@ where
 }
 
 fn config_map(object: &ConfigMap) -> (ObjectKey, Result<BundleObject, ObjectError>) {
-    (ObjectKey::ConfigMap(object.name_any()), BundleObject::from_config_map(object))
+    (
+        ObjectKey::ConfigMap(object.name_any()),
+        BundleObject::from_config_map(object),
+    )
 }
 
 fn secret(object: &Secret) -> (ObjectKey, Result<BundleObject, ObjectError>) {
-    (ObjectKey::Secret(object.name_any()), BundleObject::from_secret(object))
+    (
+        ObjectKey::Secret(object.name_any()),
+        BundleObject::from_secret(object),
+    )
 }
 
 /// Doubling, up to a few seconds, each with up to a quarter more at random so that nodes do not ask in step.

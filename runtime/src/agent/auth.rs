@@ -122,7 +122,10 @@ impl Auth {
     }
 
     fn remembered(&self, digest: &[u8; 32]) -> Option<String> {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         remembered
             .get(digest)
             .filter(|(_, until)| *until > Instant::now())
@@ -130,7 +133,10 @@ impl Auth {
     }
 
     fn remember(&self, digest: [u8; 32], user: String) {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         remembered.retain(|_, (_, until)| *until > now);
         if remembered.len() < REMEMBERED {

@@ -14,16 +14,28 @@ pub fn running(breadcrumb: &File) -> Vec<String> {
         tracing::warn!(%error, "failed to read what the worker ran");
         return Vec::new();
     }
-    let mut uids: Vec<String> = bytes.chunks(Breadcrumb::SLOT_BYTES).filter_map(uid).collect();
+    let mut uids: Vec<String> = bytes
+        .chunks(Breadcrumb::SLOT_BYTES)
+        .filter_map(uid)
+        .collect();
     uids.sort();
     uids.dedup();
     uids
 }
 
 fn uid(slot: &[u8]) -> Option<String> {
-    let text = slot.split(|byte| *byte == 0).next().filter(|text| !text.is_empty())?;
-    let sane = text.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
-    if sane { String::from_utf8(text.to_vec()).ok() } else { None }
+    let text = slot
+        .split(|byte| *byte == 0)
+        .next()
+        .filter(|text| !text.is_empty())?;
+    let sane = text
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    if sane {
+        String::from_utf8(text.to_vec()).ok()
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]

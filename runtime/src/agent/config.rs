@@ -66,7 +66,9 @@ fn service_account(text: &str) -> Result<String, String> {
     const PREFIX: &str = "system:serviceaccount:";
     let short = text.strip_prefix(PREFIX).unwrap_or(text);
     match short.split_once(':') {
-        Some((namespace, name)) if label(namespace).is_ok() && !name.is_empty() && !name.contains(':') => {
+        Some((namespace, name))
+            if label(namespace).is_ok() && !name.is_empty() && !name.contains(':') =>
+        {
             Ok(format!("{PREFIX}{short}"))
         }
         _ => Err("write NAMESPACE:NAME, such as isolet-system:isolet-operator".into()),
@@ -75,7 +77,9 @@ fn service_account(text: &str) -> Result<String, String> {
 
 fn label(text: &str) -> Result<String, String> {
     let sane = (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-');
     if sane {
@@ -105,7 +109,11 @@ mod tests {
     }
 
     fn parse(args: &[&str]) -> Result<AgentArgs, String> {
-        let base = ["agent", "--namespace=isolet-system", "--operator-service-account=isolet-system:op"];
+        let base = [
+            "agent",
+            "--namespace=isolet-system",
+            "--operator-service-account=isolet-system:op",
+        ];
         Cli::try_parse_from(base.iter().chain(args))
             .map(|cli| cli.agent)
             .map_err(|error| error.to_string())
@@ -123,7 +131,10 @@ mod tests {
             "--egress-allow-private=192.168.0.0/16,127.0.0.1",
         ])
         .unwrap();
-        assert_eq!(args.operator_service_account, "system:serviceaccount:isolet-system:op");
+        assert_eq!(
+            args.operator_service_account,
+            "system:serviceaccount:isolet-system:op"
+        );
         assert_eq!(args.egress_allow_private.len(), 3);
         assert_eq!(args.policy().own_ports, [8080, 9090]);
     }
@@ -136,14 +147,23 @@ mod tests {
             ("--domain=Bad_Domain", "--domain"),
             ("--drain-seconds=-1", "--drain-seconds"),
             ("--drain-seconds=soon", "--drain-seconds"),
-            ("--egress-allow-private=10.0.0.0/99", "--egress-allow-private"),
+            (
+                "--egress-allow-private=10.0.0.0/99",
+                "--egress-allow-private",
+            ),
             ("--egress-deny=x", "--egress-deny"),
             ("--pod-ip=x", "--pod-ip"),
-            ("--operator-service-account=op", "--operator-service-account"),
+            (
+                "--operator-service-account=op",
+                "--operator-service-account",
+            ),
             ("--namespace=a/b", "--namespace"),
         ] {
             let mut args = vec!["agent", arg];
-            for other in ["--namespace=isolet-system", "--operator-service-account=a:b"] {
+            for other in [
+                "--namespace=isolet-system",
+                "--operator-service-account=a:b",
+            ] {
                 if !other.starts_with(flag) {
                     args.push(other);
                 }

@@ -61,7 +61,10 @@ impl Control {
     /// Makes the worker serve the revision.
     pub async fn put(&self, revision: &Revision) -> Result<(), ControlError> {
         let pieces = [Some(revision.bundle.clone()), revision.secrets.clone()];
-        let frames = pieces.into_iter().flatten().map(|piece| Ok(Frame::data(piece)));
+        let frames = pieces
+            .into_iter()
+            .flatten()
+            .map(|piece| Ok(Frame::data(piece)));
         let request = Request::builder()
             .method(Method::PUT)
             .uri(uri(&revision.identity.uid))
@@ -75,15 +78,9 @@ impl Control {
             })
         };
         let answer = tokio::time::timeout(LOAD_TIMEOUT, self.send(request, MAX_ANSWER_BYTES)).await;
-        let (status, body) = match answer {
-            Ok(answer) => answer?,
-            Err(_) => {
-                return Err(refused(format!(
-                    "the revision did not load within {} s",
-                    LOAD_TIMEOUT.as_secs()
-                )));
-            }
-        };
+        let (status, body) = answer.map_err(|_| {
+            ControlError::Lost(format!("no answer within {} s", LOAD_TIMEOUT.as_secs()))
+        })??;
         match status {
             StatusCode::OK => Ok(()),
             StatusCode::UNPROCESSABLE_ENTITY => match serde_json::from_slice::<LoadError>(&body) {
@@ -94,7 +91,9 @@ impl Control {
                     line: error.line,
                     column: error.column,
                 })),
-                Err(_) => Err(refused("the worker refused the revision without a reason".into())),
+                Err(_) => Err(refused(
+                    "the worker refused the revision without a reason".into(),
+                )),
             },
             other => Err(refused(format!(
                 "the worker answered {other}: {}",
@@ -111,7 +110,9 @@ impl Control {
             .body(empty());
         match tokio::time::timeout(LOAD_TIMEOUT, self.send(request, MAX_ANSWER_BYTES)).await {
             Ok(Ok((status, _))) if status.is_success() || status == StatusCode::NOT_FOUND => Ok(()),
-            Ok(Ok((status, _))) => Err(ControlError::Lost(format!("it answered {status} to a DELETE"))),
+            Ok(Ok((status, _))) => Err(ControlError::Lost(format!(
+                "it answered {status} to a DELETE"
+            ))),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ControlError::Lost("no answer to a DELETE".into())),
         }
@@ -139,7 +140,10 @@ impl Control {
         let request = request.map_err(|error| lost(&error))?;
         let mut sender = self.sender.clone();
         sender.ready().await.map_err(|error| lost(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| lost(&error))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), max_bytes)
             .collect()

@@ -8,21 +8,27 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use isolet_crds::report::Refused;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::control::{Control, ControlError};
 use super::metrics::Metrics;
-use super::plan::{Action, Plan};
+use super::plan::{Action, Plan, Wanted};
 use super::report::ReportLog;
+use crate::bundle::SourceEvent;
 use crate::bundle::cache::CacheWriter;
-use crate::bundle::{Revision, SourceEvent};
 use crate::egress::table::EgressTable;
 
 /// Orders under way at once: enough to keep the worker's threads busy compiling.
 const ORDERS_AT_ONCE: usize = 8;
+/// Before an order that found no worker is given again: the supervisor is about to tell that it is lost.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+/// After so long without a worker the pod is not ready: one that is replaced at once is nobody's concern.
+const UNREADY_AFTER: Duration = Duration::from_secs(3);
 
 /// What the supervisor says.
 pub enum WorkerEvent {
@@ -69,11 +75,17 @@ pub async fn run(
         control: None,
         generation: 0,
         synced: false,
+        lost_at: None,
         outputs,
     };
     loop {
         loader.pump();
+        let unready_at = loader.lost_at.map(|lost_at| lost_at + UNREADY_AFTER);
         tokio::select! {
+            () = tokio::time::sleep_until(unready_at.unwrap_or_else(Instant::now)), if unready_at.is_some() => {
+                loader.lost_at = None;
+                loader.outputs.ready.send_replace(false);
+            }
             event = workers.recv() => match event {
                 Some(event) => loader.worker(event),
                 None => return,
@@ -94,23 +106,34 @@ struct Loader {
     /// Counts workers: an answer of one that is gone says nothing of the next.
     generation: u64,
     synced: bool,
+    /// When the last worker went, while there is none.
+    lost_at: Option<Instant>,
     outputs: Outputs,
 }
 
 impl Loader {
     fn pump(&mut self) {
-        while let Some(control) = self.control.clone().filter(|_| self.orders.len() < ORDERS_AT_ONCE) {
-            let Some(action) = self.plan.next() else { break };
-            if let Action::Put(revision) = &action {
+        while let Some(control) = self
+            .control
+            .clone()
+            .filter(|_| self.orders.len() < ORDERS_AT_ONCE)
+        {
+            let Some(action) = self.plan.next_action() else {
+                break;
+            };
+            if let Action::Put(wanted) = &action {
+                let revision = &wanted.revision;
                 let before = self.plan.serving(&revision.identity.uid);
-                self.outputs.egress.set(&revision.identity, before.into_iter().chain([revision]));
+                self.outputs
+                    .egress
+                    .set(&revision.identity, before.into_iter().chain([revision]));
             }
             let generation = self.generation;
             self.orders.spawn(async move {
-                let result = match &action {
-                    Action::Put(revision) => control.put(revision).await,
-                    Action::Delete(uid) => control.delete(uid).await,
-                };
+                let result = carry_out(&control, &action).await;
+                if matches!(result, Err(ControlError::Lost(_))) {
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
                 Outcome {
                     action,
                     result,
@@ -121,9 +144,14 @@ impl Loader {
         let ready = self.synced && self.plan.settled();
         // Once ready, a worker that restarts or a revision under way does not take the pod out of service.
         if ready {
-            self.outputs.ready.send_if_modified(|old| !std::mem::replace(old, true));
+            self.outputs
+                .ready
+                .send_if_modified(|old| !std::mem::replace(old, true));
         }
-        self.outputs.metrics.functions.set(self.plan.serving_count() as i64);
+        self.outputs
+            .metrics
+            .functions
+            .set(self.plan.serving_count() as i64);
     }
 
     fn source(&mut self, event: SourceEvent) {
@@ -141,12 +169,14 @@ impl Loader {
         match event {
             WorkerEvent::Started(control) => {
                 self.generation += 1;
+                self.lost_at = None;
                 self.control = Some(control.clone());
                 self.outputs.worker.send_replace(Some(control));
                 self.plan.worker_started();
             }
             WorkerEvent::Lost { running } => {
                 self.control = None;
+                self.lost_at = Some(Instant::now());
                 self.outputs.worker.send_replace(None);
                 self.generation += 1;
                 for uid in self.plan.worker_lost(&running) {
@@ -168,53 +198,54 @@ impl Loader {
         if outcome.generation != self.generation {
             return;
         }
-        match outcome.action {
-            Action::Put(revision) => self.put_finished(&revision, outcome.result),
-            Action::Delete(uid) => match outcome.result {
-                Ok(()) => {
-                    self.plan.delete_done(&uid);
-                    self.settle(&uid);
-                }
-                // The supervisor will tell that the worker is lost.
-                Err(error) => tracing::warn!(uid, %error, "failed to remove a function from the worker"),
-            },
+        let uid = match &outcome.action {
+            Action::Put(wanted) => wanted.revision.identity.uid.clone(),
+            Action::Delete(uid) => uid.clone(),
+        };
+        match (&outcome.action, outcome.result) {
+            (_, Err(error @ ControlError::Lost(_))) => {
+                tracing::warn!(uid, %error, "an order to the worker was not answered; giving it again");
+                self.plan.retry(&uid);
+                return;
+            }
+            (Action::Put(wanted), Ok(())) => self.served(wanted),
+            (Action::Put(wanted), Err(ControlError::Refused(refused))) => {
+                self.refused(wanted, refused)
+            }
+            // A worker does not refuse this; were it to, there would be nothing else to do.
+            (Action::Delete(uid), Ok(()) | Err(ControlError::Refused(_))) => {
+                self.plan.delete_done(uid)
+            }
+        }
+        self.settle(&uid);
+    }
+
+    fn served(&mut self, wanted: &Wanted) {
+        let revision = &wanted.revision;
+        tracing::info!(
+            namespace = revision.identity.namespace,
+            function = revision.identity.name,
+            revision = revision.name(),
+            suspended = wanted.suspended,
+            "serving"
+        );
+        self.plan.put_done(wanted, Ok(()));
+        if let Some(cache) = self.outputs.cache.as_ref().filter(|_| !wanted.suspended) {
+            cache.store(revision.clone());
         }
     }
 
-    fn put_finished(&mut self, revision: &Arc<Revision>, result: Result<(), ControlError>) {
-        let identity = &revision.identity;
-        let outcome: Result<(), Refused> = match result {
-            Ok(()) => {
-                tracing::info!(
-                    namespace = identity.namespace,
-                    function = identity.name,
-                    revision = revision.name(),
-                    "serving"
-                );
-                Ok(())
-            }
-            Err(ControlError::Refused(refused)) => {
-                tracing::warn!(
-                    namespace = identity.namespace,
-                    function = identity.name,
-                    revision = revision.name(),
-                    reason = refused.message,
-                    "refused a revision"
-                );
-                self.outputs.metrics.refusals.inc();
-                Err(refused)
-            }
-            Err(error @ ControlError::Lost(_)) => {
-                tracing::debug!(%error, "an order was lost with the worker");
-                return;
-            }
-        };
-        let served = outcome.is_ok();
-        self.plan.put_done(revision, outcome);
-        if let Some(cache) = self.outputs.cache.as_ref().filter(|_| served) {
-            cache.store(revision.clone());
-        }
-        self.settle(&identity.uid);
+    fn refused(&mut self, wanted: &Wanted, refused: Refused) {
+        let revision = &wanted.revision;
+        tracing::warn!(
+            namespace = revision.identity.namespace,
+            function = revision.identity.name,
+            revision = revision.name(),
+            reason = refused.message,
+            "refused a revision"
+        );
+        self.outputs.metrics.refusals.inc();
+        self.plan.put_done(wanted, Err(refused));
     }
 
     /// After an order: policy, cache and report follow what serves now.
@@ -237,5 +268,23 @@ impl Loader {
                 }
             }
         }
+    }
+}
+
+async fn carry_out(control: &Control, action: &Action) -> Result<(), ControlError> {
+    match action {
+        Action::Put(Wanted {
+            revision,
+            suspended: false,
+        }) => control.put(revision).await,
+        Action::Put(Wanted { revision, .. }) => match revision.suspended() {
+            Ok(stand_in) => control.put(&stand_in).await,
+            Err(error) => Err(ControlError::Refused(Refused {
+                revision: revision.name().to_owned(),
+                message: error.to_string(),
+                ..Default::default()
+            })),
+        },
+        Action::Delete(uid) => control.delete(uid).await,
     }
 }

@@ -42,16 +42,29 @@ impl Default for Metrics {
         let mut metrics = Self {
             functions: Gauge::default(),
             refusals: counter("refused_revisions", "Revisions that the worker refused"),
-            quarantines: counter("quarantined_functions", "Functions put into quarantine after crashes"),
+            quarantines: counter(
+                "quarantined_functions",
+                "Functions put into quarantine after crashes",
+            ),
             worker_starts: counter("worker_starts", "Worker processes started"),
             worker_crashes: counter("worker_crashes", "Worker processes that ended unasked"),
             watch_errors: counter("watch_errors", "Failures of the watches of bundle objects"),
             egress_requests: counter("egress_requests", "Outbound requests that got a response"),
-            egress_refused: counter("egress_refused", "Outbound requests that the policy refused"),
-            egress_failed: counter("egress_failed", "Outbound requests that failed on the network"),
+            egress_refused: counter(
+                "egress_refused",
+                "Outbound requests that the policy refused",
+            ),
+            egress_failed: counter(
+                "egress_failed",
+                "Outbound requests that failed on the network",
+            ),
             registry: Arc::default(),
         };
-        registry.register("functions", "Functions that are served", metrics.functions.clone());
+        registry.register(
+            "functions",
+            "Functions that are served",
+            metrics.functions.clone(),
+        );
         metrics.registry = Arc::new(registry);
         metrics
     }
@@ -66,7 +79,11 @@ impl Metrics {
         }
         if let Some(worker) = worker {
             // One text has one end.
-            text.truncate(text.trim_end().strip_suffix("# EOF").map_or(text.len(), str::len));
+            text.truncate(
+                text.trim_end()
+                    .strip_suffix("# EOF")
+                    .map_or(text.len(), str::len),
+            );
             text.push_str(worker);
             if !worker.trim_end().ends_with("# EOF") {
                 text.push_str("# EOF\n");
@@ -85,7 +102,10 @@ mod tests {
         let metrics = Metrics::default();
         metrics.refusals.inc();
         let text = metrics.text(Some("isolet_instances 3\n# EOF\n"));
-        assert!(text.contains("isolet_agent_refused_revisions_total 1\n"), "{text}");
+        assert!(
+            text.contains("isolet_agent_refused_revisions_total 1\n"),
+            "{text}"
+        );
         assert!(text.ends_with("isolet_instances 3\n# EOF\n"), "{text}");
         assert_eq!(text.matches("# EOF").count(), 1);
         assert!(metrics.text(None).ends_with("# EOF\n"));

@@ -46,9 +46,13 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let cache = args
         .cache_dir
         .as_deref()
-        .map(|folder| Cache::open(folder).with_context(|| format!("failed to use --cache-dir {}", folder.display())))
+        .map(|folder| {
+            Cache::open(folder)
+                .with_context(|| format!("failed to use --cache-dir {}", folder.display()))
+        })
         .transpose()?;
-    let listener = bind(args.listen).with_context(|| format!("failed to bind --listen {}", args.listen))?;
+    let listener =
+        bind(args.listen).with_context(|| format!("failed to bind --listen {}", args.listen))?;
     let agent_listener = bind(args.agent_listen)
         .and_then(tokio::net::TcpListener::from_std)
         .with_context(|| format!("failed to bind --agent-listen {}", args.agent_listen))?;

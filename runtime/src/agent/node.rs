@@ -93,7 +93,10 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 impl Node {
     /// Makes the snapshot, starts the first worker and follows the source.
-    pub async fn start(settings: NodeSettings, source: mpsc::Receiver<SourceEvent>) -> Result<Self, NodeError> {
+    pub async fn start(
+        settings: NodeSettings,
+        source: mpsc::Receiver<SourceEvent>,
+    ) -> Result<Self, NodeError> {
         let metrics = Metrics::default();
         let report = Arc::new(ReportLog::new());
         let table = Arc::new(EgressTable::default());
@@ -107,7 +110,8 @@ impl Node {
             dev: settings.dev,
             drain: settings.drain,
         };
-        let supervisor = Supervisor::prepare(worker_settings, egress, events, metrics.clone()).await?;
+        let supervisor =
+            Supervisor::prepare(worker_settings, egress, events, metrics.clone()).await?;
         let cache = settings.cache.map(CacheWriter::start);
         let (ready, is_ready) = watch::channel(false);
         let (worker, current_worker) = watch::channel(None);

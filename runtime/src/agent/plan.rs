@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! candidates of a Function, best first:  refused? quarantined? -> the next;  already serving -> nothing;  else PUT
-//! none left: DELETE
+//! all quarantined: PUT one suspended, so that callers get 503;  none left: DELETE
 //! ```
 //!
 //! One order per Function at a time, so that an older revision can never overtake a newer one.
@@ -20,10 +20,29 @@ const CRASHES_TO_QUARANTINE: u32 = 2;
 /// An order for the worker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Serve this revision.
-    Put(Arc<Revision>),
+    /// Serve this.
+    Put(Wanted),
     /// Serve nothing under this UID.
     Delete(String),
+}
+
+/// A revision and how it is to be served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// The revision.
+    pub revision: Arc<Revision>,
+    /// Its code is not to run: it is there so that callers get 503, not 404.
+    pub suspended: bool,
+}
+
+impl Wanted {
+    fn uid(&self) -> &str {
+        &self.revision.identity.uid
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.revision.digest == other.revision.digest && self.suspended == other.suspended
+    }
 }
 
 /// All Functions.
@@ -31,47 +50,66 @@ pub enum Action {
 pub struct Plan {
     functions: BTreeMap<String, FunctionPlan>,
     dirty: BTreeSet<String>,
-    busy: HashSet<String>,
+    /// By UID; with what is being loaded, if that is the order.
+    busy: HashMap<String, Option<Arc<Revision>>>,
     worker_up: bool,
 }
 
 #[derive(Default)]
 struct FunctionPlan {
     change: Option<Change>,
-    serving: Option<Arc<Revision>>,
+    serving: Option<Wanted>,
     refused: HashMap<String, Refused>,
     crashes: HashMap<String, u32>,
 }
 
 impl FunctionPlan {
     fn candidates(&self) -> &[Arc<Revision>] {
-        self.change.as_ref().map_or(&[], |change| &change.candidates)
+        self.change
+            .as_ref()
+            .map_or(&[], |change| &change.candidates)
     }
 
     fn quarantined(&self, digest: &str) -> bool {
-        self.crashes.get(digest).is_some_and(|crashes| *crashes >= CRASHES_TO_QUARANTINE)
+        self.crashes
+            .get(digest)
+            .is_some_and(|crashes| *crashes >= CRASHES_TO_QUARANTINE)
     }
 
-    fn choice(&self) -> Option<&Arc<Revision>> {
-        self.candidates().iter().find(|revision| {
-            let digest = revision.digest.as_str();
-            !self.refused.contains_key(digest) && !self.quarantined(digest)
-        })
+    fn wanted(&self) -> Option<Wanted> {
+        let mut not_refused = self
+            .candidates()
+            .iter()
+            .filter(|revision| !self.refused.contains_key(revision.digest.as_str()));
+        let runs = not_refused
+            .clone()
+            .find(|revision| !self.quarantined(revision.digest.as_str()));
+        let wanted = |revision: &Arc<Revision>, suspended| Wanted {
+            revision: revision.clone(),
+            suspended,
+        };
+        match runs {
+            Some(revision) => Some(wanted(revision, false)),
+            None => not_refused.next().map(|revision| wanted(revision, true)),
+        }
     }
 
     fn action(&self, uid: &str) -> Option<Action> {
-        let serving = self.serving.as_ref().map(|revision| &revision.digest);
-        match self.choice() {
-            Some(revision) if Some(&revision.digest) == serving => None,
-            Some(revision) => Some(Action::Put(revision.clone())),
-            None => serving.map(|_| Action::Delete(uid.to_owned())),
+        match (self.wanted(), &self.serving) {
+            (Some(wanted), Some(serving)) if wanted.is(serving) => None,
+            (Some(wanted), _) => Some(Action::Put(wanted)),
+            (None, Some(_)) => Some(Action::Delete(uid.to_owned())),
+            (None, None) => None,
         }
     }
 
     fn gone(&self) -> bool {
         self.candidates().is_empty()
             && self.serving.is_none()
-            && self.change.as_ref().is_none_or(|change| change.broken.is_none())
+            && self
+                .change
+                .as_ref()
+                .is_none_or(|change| change.broken.is_none())
     }
 }
 
@@ -80,9 +118,17 @@ impl Plan {
     pub fn change(&mut self, change: Change) {
         let uid = change.uid.clone();
         let function = self.functions.entry(uid.clone()).or_default();
-        let known: HashSet<&str> = change.candidates.iter().map(|revision| revision.digest.as_str()).collect();
-        function.refused.retain(|digest, _| known.contains(digest.as_str()));
-        function.crashes.retain(|digest, _| known.contains(digest.as_str()));
+        let known: HashSet<&str> = change
+            .candidates
+            .iter()
+            .map(|revision| revision.digest.as_str())
+            .collect();
+        function
+            .refused
+            .retain(|digest, _| known.contains(digest.as_str()));
+        function
+            .crashes
+            .retain(|digest, _| known.contains(digest.as_str()));
         function.change = Some(change);
         self.dirty.insert(uid);
     }
@@ -97,14 +143,25 @@ impl Plan {
     /// that served. Returns the UIDs that are quarantined by it.
     pub fn worker_lost(&mut self, running: &[String]) -> Vec<String> {
         self.worker_up = false;
-        self.busy.clear();
+        let busy = std::mem::take(&mut self.busy);
         let mut quarantined = Vec::new();
         for uid in running {
-            let Some(function) = self.functions.get_mut(uid) else { continue };
-            let Some(revision) = function.serving.clone().or_else(|| function.choice().cloned()) else {
+            let Some(function) = self.functions.get_mut(uid) else {
                 continue;
             };
-            let crashes = function.crashes.entry(revision.digest.as_str().to_owned()).or_default();
+            // What was being loaded is more suspect than what had served for long.
+            let loading = busy.get(uid).cloned().flatten();
+            let serving = function
+                .serving
+                .as_ref()
+                .map(|serving| serving.revision.clone());
+            let Some(revision) = loading.or(serving) else {
+                continue;
+            };
+            let crashes = function
+                .crashes
+                .entry(revision.digest.as_str().to_owned())
+                .or_default();
             *crashes += 1;
             if *crashes == CRASHES_TO_QUARANTINE {
                 quarantined.push(uid.clone());
@@ -119,16 +176,27 @@ impl Plan {
     }
 
     /// The next order, if any; the Function is busy until [`Plan::put_done`], [`Plan::delete_done`] or a lost worker.
-    pub fn next(&mut self) -> Option<Action> {
+    pub fn next_action(&mut self) -> Option<Action> {
         if !self.worker_up {
             return None;
         }
         // Few are busy at once, so this finds one quickly.
-        while let Some(uid) = self.dirty.iter().find(|uid| !self.busy.contains(*uid)).cloned() {
+        while let Some(uid) = self
+            .dirty
+            .iter()
+            .find(|uid| !self.busy.contains_key(*uid))
+            .cloned()
+        {
             self.dirty.remove(&uid);
-            let Some(function) = self.functions.get(&uid) else { continue };
+            let Some(function) = self.functions.get(&uid) else {
+                continue;
+            };
             if let Some(action) = function.action(&uid) {
-                self.busy.insert(uid);
+                let loading = match &action {
+                    Action::Put(wanted) if !wanted.suspended => Some(wanted.revision.clone()),
+                    _ => None,
+                };
+                self.busy.insert(uid, loading);
                 return Some(action);
             }
         }
@@ -136,17 +204,27 @@ impl Plan {
     }
 
     /// The worker answered a PUT: it serves, or it refused.
-    pub fn put_done(&mut self, revision: &Arc<Revision>, outcome: Result<(), Refused>) {
-        let uid = &revision.identity.uid;
+    pub fn put_done(&mut self, put: &Wanted, outcome: Result<(), Refused>) {
+        let uid = put.uid();
         self.busy.remove(uid);
-        let Some(function) = self.functions.get_mut(uid) else { return };
+        let Some(function) = self.functions.get_mut(uid) else {
+            return;
+        };
         match outcome {
-            Ok(()) => function.serving = Some(revision.clone()),
+            Ok(()) => function.serving = Some(put.clone()),
             Err(refused) => {
-                function.refused.insert(revision.digest.as_str().to_owned(), refused);
+                function
+                    .refused
+                    .insert(put.revision.digest.as_str().to_owned(), refused);
             }
         }
-        self.dirty.insert(uid.clone());
+        self.dirty.insert(uid.to_owned());
+    }
+
+    /// An order was not answered: it is to be given again.
+    pub fn retry(&mut self, uid: &str) {
+        self.busy.remove(uid);
+        self.dirty.insert(uid.to_owned());
     }
 
     /// The worker answered a DELETE.
@@ -163,9 +241,10 @@ impl Plan {
         self.worker_up && self.busy.is_empty() && self.dirty.is_empty()
     }
 
-    /// The revision that serves.
+    /// The revision that runs.
     pub fn serving(&self, uid: &str) -> Option<&Arc<Revision>> {
-        self.functions.get(uid)?.serving.as_ref()
+        let serving = self.functions.get(uid)?.serving.as_ref()?;
+        (!serving.suspended).then_some(&serving.revision)
     }
 
     /// Functions that went while their worker did: nobody will answer for them any more.
@@ -179,19 +258,33 @@ impl Plan {
 
     /// How many Functions serve.
     pub fn serving_count(&self) -> usize {
-        self.functions.values().filter(|function| function.serving.is_some()).count()
+        self.functions
+            .values()
+            .filter(|function| {
+                function
+                    .serving
+                    .as_ref()
+                    .is_some_and(|serving| !serving.suspended)
+            })
+            .count()
     }
 
     /// What the operator is told; `None` once the Function is gone, which also forgets it.
     pub fn report(&mut self, uid: &str) -> Option<FunctionReport> {
         let function = self.functions.get(uid)?;
-        if function.gone() && !self.busy.contains(uid) {
+        if function.gone() && !self.busy.contains_key(uid) {
             self.functions.remove(uid);
             self.dirty.remove(uid);
             return None;
         }
-        let first = function.candidates().first().map(|revision| revision.digest.as_str());
-        let broken = function.change.as_ref().and_then(|change| change.broken.as_ref());
+        let first = function
+            .candidates()
+            .first()
+            .map(|revision| revision.digest.as_str());
+        let broken = function
+            .change
+            .as_ref()
+            .and_then(|change| change.broken.as_ref());
         let refused = match (broken, first) {
             (Some(broken), _) => Some(Refused {
                 revision: broken.revision.clone(),
@@ -203,7 +296,7 @@ impl Plan {
         };
         Some(FunctionReport {
             uid: uid.to_owned(),
-            serving: function.serving.as_ref().map(|revision| Serving {
+            serving: self.serving(uid).map(|revision| Serving {
                 revision: revision.name().to_owned(),
             }),
             refused,
@@ -220,7 +313,10 @@ mod tests {
     fn offer(plan: &mut Plan, revisions: &[&Arc<Revision>]) {
         plan.change(Change {
             uid: "uid-a".into(),
-            candidates: revisions.iter().map(|revision| (*revision).clone()).collect(),
+            candidates: revisions
+                .iter()
+                .map(|revision| (*revision).clone())
+                .collect(),
             broken: None,
         });
     }
@@ -229,6 +325,13 @@ mod tests {
         let mut plan = Plan::default();
         plan.worker_started();
         plan
+    }
+
+    fn runs(revision: &Arc<Revision>) -> Wanted {
+        Wanted {
+            revision: revision.clone(),
+            suspended: false,
+        }
     }
 
     fn no(revision: &Revision) -> Result<(), Refused> {
@@ -243,10 +346,10 @@ mod tests {
     fn nothing_is_ordered_without_a_worker() {
         let mut plan = Plan::default();
         offer(&mut plan, &[&revision("a", "1", 1)]);
-        assert_eq!(plan.next(), None);
+        assert_eq!(plan.next_action(), None);
         assert!(!plan.settled());
         plan.worker_started();
-        assert!(matches!(plan.next(), Some(Action::Put(_))));
+        assert!(matches!(plan.next_action(), Some(Action::Put(_))));
     }
 
     #[test]
@@ -254,13 +357,13 @@ mod tests {
         let (old, new) = (revision("a", "old", 1), revision("a", "new", 2));
         let mut plan = started();
         offer(&mut plan, &[&old]);
-        assert_eq!(plan.next(), Some(Action::Put(old.clone())));
-        assert_eq!(plan.next(), None, "one order at a time");
-        plan.put_done(&old, Ok(()));
+        assert_eq!(plan.next_action(), Some(Action::Put(runs(&old))));
+        assert_eq!(plan.next_action(), None, "one order at a time");
+        plan.put_done(&runs(&old), Ok(()));
         offer(&mut plan, &[&new, &old]);
-        assert_eq!(plan.next(), Some(Action::Put(new.clone())));
-        plan.put_done(&new, no(&new));
-        assert_eq!(plan.next(), None, "the old one serves already");
+        assert_eq!(plan.next_action(), Some(Action::Put(runs(&new))));
+        plan.put_done(&runs(&new), no(&new));
+        assert_eq!(plan.next_action(), None, "the old one serves already");
         assert!(plan.settled());
         let report = plan.report("uid-a").unwrap();
         assert_eq!(report.serving.unwrap().revision, old.name());
@@ -268,8 +371,8 @@ mod tests {
         // A fix takes its place, and the refusal is forgotten with its revision.
         let fixed = revision("a", "fixed", 3);
         offer(&mut plan, &[&fixed, &old]);
-        assert_eq!(plan.next(), Some(Action::Put(fixed.clone())));
-        plan.put_done(&fixed, Ok(()));
+        assert_eq!(plan.next_action(), Some(Action::Put(runs(&fixed))));
+        plan.put_done(&runs(&fixed), Ok(()));
         assert_eq!(plan.report("uid-a").unwrap().refused, None);
     }
 
@@ -278,11 +381,11 @@ mod tests {
         let (one, two) = (revision("a", "1", 1), revision("a", "2", 2));
         let mut plan = started();
         offer(&mut plan, &[&one]);
-        assert_eq!(plan.next(), Some(Action::Put(one.clone())));
+        assert_eq!(plan.next_action(), Some(Action::Put(runs(&one))));
         offer(&mut plan, &[&two, &one]);
-        assert_eq!(plan.next(), None);
-        plan.put_done(&one, Ok(()));
-        assert_eq!(plan.next(), Some(Action::Put(two)));
+        assert_eq!(plan.next_action(), None);
+        plan.put_done(&runs(&one), Ok(()));
+        assert_eq!(plan.next_action(), Some(Action::Put(runs(&two))));
     }
 
     #[test]
@@ -290,14 +393,14 @@ mod tests {
         let one = revision("a", "1", 1);
         let mut plan = started();
         offer(&mut plan, &[&one]);
-        plan.next();
-        plan.put_done(&one, Ok(()));
+        plan.next_action();
+        plan.put_done(&runs(&one), Ok(()));
         offer(&mut plan, &[]);
-        assert_eq!(plan.next(), Some(Action::Delete("uid-a".into())));
+        assert_eq!(plan.next_action(), Some(Action::Delete("uid-a".into())));
         assert!(plan.report("uid-a").is_some());
         plan.delete_done("uid-a");
         assert_eq!(plan.report("uid-a"), None);
-        assert_eq!(plan.next(), None);
+        assert_eq!(plan.next_action(), None);
         assert!(plan.settled());
     }
 
@@ -307,21 +410,78 @@ mod tests {
         let mut plan = started();
         offer(&mut plan, &[&bad, &old]);
         for crash in 1..=2 {
-            assert_eq!(plan.next(), Some(Action::Put(bad.clone())));
-            plan.put_done(&bad, Ok(()));
+            assert_eq!(plan.next_action(), Some(Action::Put(runs(&bad))));
+            plan.put_done(&runs(&bad), Ok(()));
             let quarantined = plan.worker_lost(&["uid-a".into(), "unknown".into()]);
             assert_eq!(quarantined.len(), usize::from(crash == 2));
             plan.worker_started();
         }
-        assert_eq!(plan.next(), Some(Action::Put(old.clone())), "the one before serves");
-        plan.put_done(&old, Ok(()));
+        assert_eq!(
+            plan.next_action(),
+            Some(Action::Put(runs(&old))),
+            "the one before serves"
+        );
+        plan.put_done(&runs(&old), Ok(()));
         let report = plan.report("uid-a").unwrap();
         assert!(report.quarantined);
         assert_eq!(report.serving.unwrap().revision, old.name());
         let fixed = revision("a", "fixed", 3);
         offer(&mut plan, &[&fixed, &bad, &old]);
-        assert_eq!(plan.next(), Some(Action::Put(fixed)));
+        assert_eq!(plan.next_action(), Some(Action::Put(runs(&fixed))));
         assert!(!plan.report("uid-a").unwrap().quarantined);
+    }
+
+    #[test]
+    fn with_nothing_else_to_serve_a_quarantined_revision_answers_503() {
+        let bad = revision("a", "bad", 1);
+        let mut plan = started();
+        offer(&mut plan, &[&bad]);
+        for _ in 1..=2 {
+            assert_eq!(plan.next_action(), Some(Action::Put(runs(&bad))));
+            plan.put_done(&runs(&bad), Ok(()));
+            plan.worker_lost(&["uid-a".into()]);
+            plan.worker_started();
+        }
+        let suspended = Wanted {
+            revision: bad.clone(),
+            suspended: true,
+        };
+        assert_eq!(plan.next_action(), Some(Action::Put(suspended.clone())));
+        plan.put_done(&suspended, Ok(()));
+        assert_eq!(plan.next_action(), None);
+        let report = plan.report("uid-a").unwrap();
+        assert!(report.quarantined);
+        assert_eq!(report.serving, None);
+        assert_eq!(plan.serving_count(), 0);
+        offer(&mut plan, &[]);
+        assert_eq!(plan.next_action(), Some(Action::Delete("uid-a".into())));
+    }
+
+    #[test]
+    fn a_revision_that_crashes_while_it_loads_is_to_blame_not_the_one_that_serves() {
+        let (old, bad) = (revision("a", "old", 1), revision("a", "bad", 2));
+        let mut plan = started();
+        offer(&mut plan, &[&old]);
+        plan.next_action();
+        plan.put_done(&runs(&old), Ok(()));
+        offer(&mut plan, &[&bad, &old]);
+        for _ in 1..=2 {
+            assert_eq!(plan.next_action(), Some(Action::Put(runs(&bad))));
+            plan.worker_lost(&["uid-a".into()]);
+            plan.worker_started();
+        }
+        assert_eq!(plan.next_action(), Some(Action::Put(runs(&old))));
+    }
+
+    #[test]
+    fn an_order_without_an_answer_is_given_again() {
+        let one = revision("a", "1", 1);
+        let mut plan = started();
+        offer(&mut plan, &[&one]);
+        plan.next_action();
+        assert_eq!(plan.next_action(), None);
+        plan.retry("uid-a");
+        assert_eq!(plan.next_action(), Some(Action::Put(runs(&one))));
     }
 
     #[test]
@@ -330,8 +490,8 @@ mod tests {
         let mut plan = started();
         offer(&mut plan, &[&one]);
         for _ in 0..5 {
-            assert_eq!(plan.next(), Some(Action::Put(one.clone())));
-            plan.put_done(&one, Ok(()));
+            assert_eq!(plan.next_action(), Some(Action::Put(runs(&one))));
+            plan.put_done(&runs(&one), Ok(()));
             assert!(plan.worker_lost(&[]).is_empty());
             assert_eq!(plan.serving_count(), 0);
             plan.worker_started();
@@ -350,8 +510,8 @@ mod tests {
                 message: "damaged".into(),
             }),
         });
-        plan.next();
-        plan.put_done(&one, Ok(()));
+        plan.next_action();
+        plan.put_done(&runs(&one), Ok(()));
         let report = plan.report("uid-a").unwrap();
         assert_eq!(report.refused.unwrap().revision, "feed");
         assert_eq!(report.serving.unwrap().revision, one.name());

@@ -38,7 +38,10 @@ impl ReportLog {
     /// An empty log of a new epoch.
     pub fn new() -> Self {
         Self {
-            epoch: format!("{:016x}", getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))),
+            epoch: format!(
+                "{:016x}",
+                getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))
+            ),
             state: Mutex::default(),
             version: watch::Sender::new(0),
         }
@@ -47,12 +50,18 @@ impl ReportLog {
     /// A Function's state; nothing happens where it is the old one.
     pub fn set(&self, report: FunctionReport) {
         let mut state = self.lock();
-        if state.functions.get(&report.uid).is_some_and(|(_, old)| *old == report) {
+        if state
+            .functions
+            .get(&report.uid)
+            .is_some_and(|(_, old)| *old == report)
+        {
             return;
         }
         state.version += 1;
         let version = state.version;
-        state.functions.insert(report.uid.clone(), (version, report));
+        state
+            .functions
+            .insert(report.uid.clone(), (version, report));
         drop(state);
         self.version.send_replace(version);
     }
@@ -78,7 +87,9 @@ impl ReportLog {
     /// What is new since the cursor, or everything.
     pub fn since(&self, cursor: Option<&str>) -> FunctionsReport {
         let state = self.lock();
-        let since = self.parse(cursor).filter(|since| (state.forgotten..=state.version).contains(since));
+        let since = self
+            .parse(cursor)
+            .filter(|since| (state.forgotten..=state.version).contains(since));
         let after = since.unwrap_or(0);
         let mut removed: Vec<String> = match since {
             None => Vec::new(),
@@ -117,7 +128,11 @@ impl ReportLog {
 
     fn parse(&self, cursor: Option<&str>) -> Option<u64> {
         let (epoch, version) = cursor?.split_once('.')?;
-        if epoch == self.epoch { version.parse().ok() } else { None }
+        if epoch == self.epoch {
+            version.parse().ok()
+        } else {
+            None
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -141,7 +156,11 @@ mod tests {
     }
 
     fn uids(report: &FunctionsReport) -> Vec<&str> {
-        report.functions.iter().map(|function| function.uid.as_str()).collect()
+        report
+            .functions
+            .iter()
+            .map(|function| function.uid.as_str())
+            .collect()
     }
 
     #[test]

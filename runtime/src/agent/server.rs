@@ -47,7 +47,9 @@ impl AgentServer {
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             // It is never closed.
-            let Ok(slot) = connections.clone().acquire_owned().await else { return };
+            let Ok(slot) = connections.clone().acquire_owned().await else {
+                return;
+            };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => return,
@@ -68,8 +70,14 @@ impl AgentServer {
                     async move { Ok::<_, Infallible>(server.answer(request).await) }
                 });
                 let mut builder = auto::Builder::new(TokioExecutor::new());
-                builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-                builder.http2().timer(TokioTimer::new()).max_concurrent_streams(16);
+                builder
+                    .http1()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT);
+                builder
+                    .http2()
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(16);
                 tokio::select! {
                     served = builder.serve_connection(TokioIo::new(stream), service) => {
                         if let Err(error) = served {
@@ -84,11 +92,17 @@ impl AgentServer {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         if request.method() != Method::GET {
-            return error(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only GET is allowed");
+            return error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "MethodNotAllowed",
+                "only GET is allowed",
+            );
         }
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.stopping.is_cancelled() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            "/readyz" if self.stopping.is_cancelled() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+            }
             "/readyz" if *self.ready.borrow() => text(StatusCode::OK, "ok\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "loading bundles\n"),
             "/metrics" => self.metrics().await,
@@ -115,7 +129,9 @@ impl AgentServer {
         };
         let mut response = Response::new(Full::from(self.metrics.text(worker.as_deref())));
         let (name, value) = METRICS_TYPE;
-        response.headers_mut().insert(name, header::HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, header::HeaderValue::from_static(value));
         response
     }
 
@@ -136,7 +152,10 @@ impl AgentServer {
             Ok(query) => query,
             Err(message) => return error(StatusCode::BAD_REQUEST, "BadRequest", &message),
         };
-        let report = self.report.wait(query.since.as_deref(), query.timeout).await;
+        let report = self
+            .report
+            .wait(query.since.as_deref(), query.timeout)
+            .await;
         json_response(StatusCode::OK, serde_json::to_vec(&report))
     }
 }
@@ -157,9 +176,9 @@ impl Query {
             match &*name {
                 "since" => parsed.since = Some(value.into_owned()),
                 "timeoutSeconds" => {
-                    let seconds: u64 = value
-                        .parse()
-                        .map_err(|_| format!("timeoutSeconds must be a number of seconds, not {value:?}"))?;
+                    let seconds: u64 = value.parse().map_err(|_| {
+                        format!("timeoutSeconds must be a number of seconds, not {value:?}")
+                    })?;
                     parsed.timeout = Duration::from_secs(seconds.min(MAX_TIMEOUT_SECONDS));
                 }
                 _ => {}
@@ -179,9 +198,10 @@ fn error(status: StatusCode, reason: &str, message: &str) -> Response<Full<Bytes
     let body = json!({ "error": { "reason": reason, "message": message } });
     let mut response = json_response(status, serde_json::to_vec(&body));
     if status == StatusCode::UNAUTHORIZED {
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        response.headers_mut().insert(
+            header::WWW_AUTHENTICATE,
+            header::HeaderValue::from_static("Bearer"),
+        );
     }
     response
 }
@@ -196,9 +216,10 @@ fn json_response(status: StatusCode, body: serde_json::Result<Vec<u8>>) -> Respo
     };
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
     response
 }
 
@@ -215,7 +236,10 @@ mod tests {
             })
         };
         assert_eq!(Query::parse(""), query(None, 0));
-        assert_eq!(Query::parse("since=ab.7&timeoutSeconds=5&x=y"), query(Some("ab.7"), 5));
+        assert_eq!(
+            Query::parse("since=ab.7&timeoutSeconds=5&x=y"),
+            query(Some("ab.7"), 5)
+        );
         assert_eq!(Query::parse("timeoutSeconds=99999"), query(None, 60));
         assert!(Query::parse("timeoutSeconds=soon").is_err());
     }

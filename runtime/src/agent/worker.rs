@@ -122,7 +122,12 @@ impl Supervisor {
                 Ok(mut running) => {
                     tracing::info!(pid = running.child.id(), "worker started");
                     self.metrics.worker_starts.inc();
-                    if self.events.send(WorkerEvent::Started(running.control.clone())).await.is_err() {
+                    if self
+                        .events
+                        .send(WorkerEvent::Started(running.control.clone()))
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                     tokio::select! {
@@ -130,9 +135,16 @@ impl Supervisor {
                         () = stop.cancelled() => return self.drain(running, abort).await,
                     }
                 }
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "failed to start a worker"),
+                Err(error) => tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "failed to start a worker"
+                ),
             }
-            quick_crashes = if started.elapsed() >= STABLE { 0 } else { quick_crashes + 1 };
+            quick_crashes = if started.elapsed() >= STABLE {
+                0
+            } else {
+                quick_crashes + 1
+            };
             tokio::select! {
                 () = tokio::time::sleep(delay(quick_crashes)) => {}
                 () = stop.cancelled() => return,
@@ -147,17 +159,25 @@ impl Supervisor {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
-        tracing::error!(status, running = running.join(" "), "the worker ended unasked");
+        tracing::error!(
+            status,
+            running = running.join(" "),
+            "the worker ended unasked"
+        );
         // The loader ends only after this task.
         let _ = self.events.send(WorkerEvent::Lost { running }).await;
     }
 
     async fn start(&mut self) -> Result<Running, WorkerError> {
         let os = |what| move |error| WorkerError::Os(what, error);
-        let (control, control_theirs) = StdUnixStream::pair().map_err(os("make the control socket"))?;
-        let (egress, egress_theirs) = StdUnixStream::pair().map_err(os("make the egress socket"))?;
+        let (control, control_theirs) =
+            StdUnixStream::pair().map_err(os("make the control socket"))?;
+        let (egress, egress_theirs) =
+            StdUnixStream::pair().map_err(os("make the egress socket"))?;
         let breadcrumb = memory_file("breadcrumb").map_err(os("make the breadcrumb"))?;
-        breadcrumb.set_len(BREADCRUMB_BYTES as u64).map_err(os("make the breadcrumb"))?;
+        breadcrumb
+            .set_len(BREADCRUMB_BYTES as u64)
+            .map_err(os("make the breadcrumb"))?;
         let lend = |fd: &dyn AsFd| inheritable(fd).map_err(os("hand a descriptor to the worker"));
         let lent = [
             lend(&self.settings.listener)?,
@@ -168,7 +188,8 @@ impl Supervisor {
         ];
         // Workers read it from its start, and share its position.
         self.snapshot.rewind().map_err(os("rewind the snapshot"))?;
-        let [listener, control_fd, egress_fd, snapshot, crumb] = lent.each_ref().map(AsRawFd::as_raw_fd);
+        let [listener, control_fd, egress_fd, snapshot, crumb] =
+            lent.each_ref().map(AsRawFd::as_raw_fd);
         let child = self
             .command(InheritedFds {
                 listener,
@@ -181,8 +202,12 @@ impl Supervisor {
             .map_err(os("start the worker"))?;
         drop((lent, control_theirs, egress_theirs));
 
-        control.set_nonblocking(true).map_err(os("use the control socket"))?;
-        egress.set_nonblocking(true).map_err(os("use the egress socket"))?;
+        control
+            .set_nonblocking(true)
+            .map_err(os("use the control socket"))?;
+        egress
+            .set_nonblocking(true)
+            .map_err(os("use the egress socket"))?;
         let egress = UnixStream::from_std(egress).map_err(os("use the egress socket"))?;
         let control = UnixStream::from_std(control).map_err(os("use the control socket"))?;
         tokio::spawn(self.egress.clone().serve(egress));
@@ -209,7 +234,9 @@ impl Supervisor {
         if let Some(domain) = &self.settings.domain {
             command.arg("--domain").arg(domain);
         }
-        command.arg("--drain-seconds").arg(self.settings.drain.as_secs().to_string());
+        command
+            .arg("--drain-seconds")
+            .arg(self.settings.drain.as_secs().to_string());
         if self.settings.dev {
             command.arg("--dev");
         }
@@ -222,7 +249,10 @@ impl Supervisor {
 
     async fn drain(&self, mut running: Running, abort: CancellationToken) {
         tracing::info!("draining the worker");
-        if let Some(pid) = running.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
+        if let Some(pid) = running
+            .child
+            .id()
+            .and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
             && let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::TERM)
         {
             tracing::warn!(%error, "failed to tell the worker to drain");
@@ -255,7 +285,10 @@ fn inheritable(fd: &dyn AsFd) -> io::Result<OwnedFd> {
 }
 
 fn memory_file(name: &str) -> io::Result<File> {
-    Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?))
+    Ok(File::from(memfd_create(
+        name,
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?))
 }
 
 /// Runs `isolet snapshot` and keeps what it writes in memory, sealed: a broken worker cannot change what the next one starts
@@ -273,7 +306,10 @@ async fn snapshot(program: &PathBuf) -> Result<File, WorkerError> {
     let mut blob = Vec::new();
     let read = async {
         if let Some(stdout) = child.stdout.take() {
-            stdout.take(MAX_SNAPSHOT_BYTES).read_to_end(&mut blob).await?;
+            stdout
+                .take(MAX_SNAPSHOT_BYTES)
+                .read_to_end(&mut blob)
+                .await?;
         }
         child.wait().await
     };
@@ -310,7 +346,11 @@ mod tests {
     fn the_snapshot_cannot_be_changed_by_who_inherits_it() {
         let mut file = memory_file("test").unwrap();
         file.write_all(b"blob").unwrap();
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE).unwrap();
+        fcntl_add_seals(
+            &file,
+            SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+        )
+        .unwrap();
         let mut copy = File::from(inheritable(&file).unwrap());
         assert!(copy.write_all(b"x").is_err());
         assert!(copy.set_len(0).is_err());

@@ -48,7 +48,10 @@ pub struct Cache {
 impl Cache {
     /// Makes the directory if need be and checks that it can be written.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
         let probe = folder.join(format!("probe{TEMPORARY}"));
         create(&probe)?;
         fs::remove_file(&probe)?;
@@ -105,9 +108,13 @@ impl Cache {
     }
 
     fn path(&self, uid: &str) -> io::Result<PathBuf> {
-        let sane = (1..=128).contains(&uid.len()) && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let sane = (1..=128).contains(&uid.len())
+            && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if !sane {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the UID is no file name"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the UID is no file name",
+            ));
         }
         Ok(self.folder.join(format!("{uid}{SUFFIX}")))
     }
@@ -158,7 +165,10 @@ fn read(path: &Path) -> Result<Revision, String> {
     }
     let revision = decode(&whole).ok_or("its checksum or its layout is wrong")??;
     let expected = format!("{}{SUFFIX}", revision.identity.uid);
-    if path.file_name().is_none_or(|name| name.to_string_lossy() != expected) {
+    if path
+        .file_name()
+        .is_none_or(|name| name.to_string_lossy() != expected)
+    {
         return Err("its name is another Function's".into());
     }
     Ok(revision)
@@ -177,7 +187,9 @@ fn decode(whole: &[u8]) -> Option<Result<Revision, String>> {
     if secrets.len() != header.secrets_bytes.unwrap_or(0) {
         return None;
     }
-    let secrets = header.secrets_bytes.map(|_| Bytes::copy_from_slice(secrets));
+    let secrets = header
+        .secrets_bytes
+        .map(|_| Bytes::copy_from_slice(secrets));
     let revision = Revision::check(
         header.function,
         Digest::parse(&header.digest)?,
@@ -219,7 +231,10 @@ impl CacheWriter {
             loop {
                 shared.wake.notified().await;
                 let shared = shared.clone();
-                if tokio::task::spawn_blocking(move || shared.drain()).await.is_err() {
+                if tokio::task::spawn_blocking(move || shared.drain())
+                    .await
+                    .is_err()
+                {
                     tracing::error!("writing the bundle cache failed");
                 }
             }
@@ -272,7 +287,9 @@ impl Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // No code that can panic runs under it.
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -288,7 +305,12 @@ mod tests {
     }
 
     fn only_file(cache: &Cache) -> PathBuf {
-        fs::read_dir(&cache.folder).unwrap().next().unwrap().unwrap().path()
+        fs::read_dir(&cache.folder)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path()
     }
 
     #[test]

@@ -72,6 +72,20 @@ impl Revision {
         self.digest.revision()
     }
 
+    /// The same with `spec.suspend` set and without secret values: for the worker only, its digest is another.
+    pub fn suspended(&self) -> Result<Self, BundleError> {
+        let mut bundle = Bundle::decode(&self.bundle, Some(&self.digest))?;
+        bundle.manifest.suspend = true;
+        bundle.manifest.secret_env.clear();
+        let encoded = bundle.encode()?;
+        Ok(Self {
+            digest: encoded.digest,
+            bundle: encoded.bytes.into(),
+            secrets: None,
+            ..self.clone()
+        })
+    }
+
     /// Decodes and checks an archive: digest, identity, secret values. `Ok(None)`: it needs secret values and there are none
     /// yet.
     pub fn check(
@@ -96,7 +110,11 @@ impl Revision {
                 return Ok(None);
             };
             let values = SecretValues::decode(&secrets)?.values;
-            if let Some(name) = manifest.secret_env.keys().find(|name| !values.contains_key(*name)) {
+            if let Some(name) = manifest
+                .secret_env
+                .keys()
+                .find(|name| !values.contains_key(*name))
+            {
                 return Err(RevisionError::MissingSecret(name.clone()));
             }
             Some(secrets)

@@ -61,7 +61,11 @@ pub enum Part {
 impl std::fmt::Debug for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Chunk { index, total, bytes } => {
+            Self::Chunk {
+                index,
+                total,
+                bytes,
+            } => {
                 write!(f, "chunk {index} of {total}, {} bytes", bytes.len())
             }
             Self::Secrets(bytes) => write!(f, "secrets, {} bytes", bytes.len()),
@@ -71,7 +75,9 @@ impl std::fmt::Debug for Part {
 
 /// Why an object is no part of a revision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{object} carries no readable bundle: {problem}; delete it and the operator writes it again")]
+#[error(
+    "{object} carries no readable bundle: {problem}; delete it and the operator writes it again"
+)]
 pub struct ObjectError {
     /// Which object, as [`ObjectKey`] writes it.
     pub object: String,
@@ -87,7 +93,8 @@ impl BundleObject {
     /// Reads a ConfigMap.
     pub fn from_config_map(object: &ConfigMap) -> Result<Self, ObjectError> {
         let key = ObjectKey::ConfigMap(object.metadata.name.clone().unwrap_or_default());
-        let head = Head::read(&object.metadata).map_err(|problem| error(&key, &object.metadata, problem))?;
+        let head = Head::read(&object.metadata)
+            .map_err(|problem| error(&key, &object.metadata, problem))?;
         let chunk = || {
             let index = number(&object.metadata, labels::CHUNK)?;
             let total = number(&object.metadata, labels::CHUNKS)?;
@@ -142,7 +149,8 @@ impl Head {
             uid: label(metadata, labels::FUNCTION_UID)?,
         };
         let digest = annotation(metadata, labels::DIGEST)?;
-        let digest = Digest::parse(digest).ok_or_else(|| format!("annotation {} is no digest", labels::DIGEST))?;
+        let digest = Digest::parse(digest)
+            .ok_or_else(|| format!("annotation {} is no digest", labels::DIGEST))?;
         let revision = label(metadata, labels::REVISION)?;
         if revision != digest.revision() {
             return Err(format!(
@@ -206,7 +214,10 @@ fn number(metadata: &ObjectMeta, name: &str) -> Result<u64, String> {
 fn bounded(bytes: &[u8]) -> Result<Bytes, String> {
     // An object of the API server is smaller than this anyway; a file or a test server may not be.
     if bytes.len() > 2 << 20 {
-        return Err(format!("{} bytes are more than an object holds", bytes.len()));
+        return Err(format!(
+            "{} bytes are more than an object holds",
+            bytes.len()
+        ));
     }
     Ok(Bytes::copy_from_slice(bytes))
 }
@@ -270,7 +281,14 @@ mod tests {
         let object = BundleObject::from_config_map(&config_map()).unwrap();
         assert_eq!(object.sequence, 7);
         assert_eq!(object.identity, testing::identity("hello"));
-        assert!(matches!(object.part, Part::Chunk { index: 0, total: 1, .. }));
+        assert!(matches!(
+            object.part,
+            Part::Chunk {
+                index: 0,
+                total: 1,
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -280,7 +298,10 @@ mod tests {
             (annotate(labels::SEQUENCE, "-1"), "sequence is no number"),
             (annotate(labels::DIGEST, "sha256:00"), "is no digest"),
             (annotate(labels::CHUNK, "1"), "chunk 1 of 1 is out of range"),
-            (annotate(labels::CHUNKS, "0"), "chunk 0 of 0 is out of range"),
+            (
+                annotate(labels::CHUNKS, "0"),
+                "chunk 0 of 0 is out of range",
+            ),
             (annotate(labels::CHUNKS, "99999999999"), "is out of range"),
             (
                 ConfigMap {
@@ -289,9 +310,14 @@ mod tests {
                 },
                 "binaryData.bundle is missing",
             ),
-            (ConfigMap::default(), "label isolet.dev/function-namespace is missing"),
+            (
+                ConfigMap::default(),
+                "label isolet.dev/function-namespace is missing",
+            ),
         ] {
-            let error = BundleObject::from_config_map(&object).unwrap_err().to_string();
+            let error = BundleObject::from_config_map(&object)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(part), "{error}");
         }
         let error = BundleObject::from_config_map(&annotate(labels::CHUNK, "9")).unwrap_err();

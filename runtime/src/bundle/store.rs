@@ -42,7 +42,11 @@ pub struct Store {
 
 enum Entry {
     Good(BundleObject),
-    Bad { uid: String, revision: String, error: ObjectError },
+    Bad {
+        uid: String,
+        revision: String,
+        error: ObjectError,
+    },
 }
 
 impl Entry {
@@ -74,7 +78,8 @@ struct Parts<'a> {
 impl Store {
     /// A revision of the disk cache. It counts until the first whole lists of ConfigMaps and Secrets are there.
     pub fn restore(&mut self, revision: Arc<Revision>) {
-        self.restored.insert(revision.identity.uid.clone(), revision);
+        self.restored
+            .insert(revision.identity.uid.clone(), revision);
     }
 
     /// Whether both kinds were listed whole at least once.
@@ -83,7 +88,11 @@ impl Store {
     }
 
     /// An object was added or changed. Returns the UIDs whose revisions may be new.
-    pub fn apply(&mut self, object: Result<BundleObject, ObjectError>, key: ObjectKey) -> Vec<String> {
+    pub fn apply(
+        &mut self,
+        object: Result<BundleObject, ObjectError>,
+        key: ObjectKey,
+    ) -> Vec<String> {
         if let Some(seen) = self.listing.get_mut(&kind(&key)) {
             seen.insert(key.clone());
         }
@@ -120,7 +129,10 @@ impl Store {
         dirty.extend(self.remove(&key));
         if let Some(entry) = entry {
             let uid = entry.uid().to_owned();
-            self.functions.entry(uid.clone()).or_default().insert(key.clone());
+            self.functions
+                .entry(uid.clone())
+                .or_default()
+                .insert(key.clone());
             self.objects.insert(key, entry);
             if !dirty.contains(&uid) {
                 dirty.push(uid);
@@ -142,7 +154,8 @@ impl Store {
             }
         }
         if let Entry::Good(object) = entry {
-            self.checked.remove(&(uid.clone(), object.digest.as_str().to_owned()));
+            self.checked
+                .remove(&(uid.clone(), object.digest.as_str().to_owned()));
         }
         vec![uid]
     }
@@ -202,25 +215,28 @@ impl Store {
                 continue;
             }
             let id = (uid.to_owned(), digest.clone());
-            let outcome = match self.checked.get(&id).filter(|checked| checked.parts == parts.keys) {
+            let known = self
+                .checked
+                .get(&id)
+                .filter(|checked| checked.parts == parts.keys);
+            let outcome = match known {
                 Some(checked) => checked.outcome.clone(),
-                None => match check(&digest, &parts) {
-                    checked => {
-                        let outcome = match checked {
-                            Ok(Some(revision)) => Ok(Arc::new(revision)),
-                            Ok(None) => continue,
-                            Err(message) => Err(message),
-                        };
-                        fresh.push((
-                            id,
-                            Checked {
-                                parts: parts.keys.clone(),
-                                outcome: outcome.clone(),
-                            },
-                        ));
-                        outcome
-                    }
-                },
+                None => {
+                    let outcome = match check(&digest, &parts) {
+                        Ok(Some(revision)) => Ok(Arc::new(revision)),
+                        Ok(None) => continue,
+                        Err(message) => Err(message),
+                    };
+                    let parts = parts.keys.clone();
+                    fresh.push((
+                        id,
+                        Checked {
+                            parts,
+                            outcome: outcome.clone(),
+                        },
+                    ));
+                    outcome
+                }
             };
             revisions.push((
                 parts.sequence,
@@ -233,7 +249,7 @@ impl Store {
             ));
         }
         self.checked.extend(fresh);
-        revisions.sort_by(|left, right| right.0.cmp(&left.0));
+        revisions.sort_by_key(|(sequence, _)| std::cmp::Reverse(*sequence));
         for (index, (_, revision)) in revisions.into_iter().enumerate() {
             match revision {
                 Ok(revision) => change.candidates.push(revision),
@@ -259,7 +275,9 @@ impl Store {
                         .or_insert_with(|| Parts::new(&object.identity));
                     parts.add(object);
                 }
-                Some(Entry::Bad { revision, error, .. }) => {
+                Some(Entry::Bad {
+                    revision, error, ..
+                }) => {
                     let mut parts = Parts::new(no_identity());
                     // It may be the newest: say so rather than hide it behind an older one.
                     parts.sequence = u64::MAX;
@@ -271,7 +289,8 @@ impl Store {
         }
         all.into_iter()
             .filter(|(_, parts)| {
-                parts.problem.is_some() || (parts.total > 0 && parts.chunks.len() == parts.total as usize)
+                parts.problem.is_some()
+                    || (parts.total > 0 && parts.chunks.len() == parts.total as usize)
             })
             .chain(bad)
             .collect()
@@ -298,7 +317,11 @@ impl<'a> Parts<'a> {
             self.problem = Some("its objects disagree about the Function they belong to".into());
         }
         match &object.part {
-            Part::Chunk { index, total, bytes } => {
+            Part::Chunk {
+                index,
+                total,
+                bytes,
+            } => {
                 if self.total != 0 && self.total != *total {
                     self.problem = Some("its objects disagree about the number of chunks".into());
                 }
@@ -312,17 +335,29 @@ impl<'a> Parts<'a> {
 
 fn check(digest: &str, parts: &Parts<'_>) -> Result<Option<Revision>, String> {
     let digest = isolet_crds::bundle::Digest::parse(digest).ok_or("it has no digest")?;
-    let bytes = parts.chunks.values().map(|chunk| chunk.len()).sum::<usize>();
+    let bytes = parts
+        .chunks
+        .values()
+        .map(|chunk| chunk.len())
+        .sum::<usize>();
     if bytes > MAX_COMPRESSED_BYTES {
         return Err(format!(
             "the bundle has a compressed size of {bytes} bytes, more than the {MAX_COMPRESSED_BYTES} that a runtime pod takes"
         ));
     }
     let bundle = match parts.chunks.len() {
-        1 => parts.chunks.values().next().map(|only| (*only).clone()).unwrap_or_default(),
+        1 => parts
+            .chunks
+            .values()
+            .next()
+            .map(|only| (*only).clone())
+            .unwrap_or_default(),
         _ => {
             let mut whole = BytesMut::with_capacity(bytes);
-            parts.chunks.values().for_each(|chunk| whole.extend_from_slice(chunk));
+            parts
+                .chunks
+                .values()
+                .for_each(|chunk| whole.extend_from_slice(chunk));
             whole.freeze()
         }
     };
@@ -348,7 +383,11 @@ fn with_sequence(revision: Arc<Revision>, sequence: u64) -> Arc<Revision> {
 }
 
 fn short(digest: &str) -> String {
-    digest.trim_start_matches("sha256:").chars().take(12).collect()
+    digest
+        .trim_start_matches("sha256:")
+        .chars()
+        .take(12)
+        .collect()
 }
 
 fn kind(key: &ObjectKey) -> Kind {

@@ -63,12 +63,17 @@ impl Files {
 
     /// Why files do not parse.
     pub fn errors(&self) -> impl Iterator<Item = &str> {
-        self.known.values().filter_map(|known| known.error.as_deref())
+        self.known
+            .values()
+            .filter_map(|known| known.error.as_deref())
     }
 
     fn update(&mut self, path: PathBuf, text: String) {
         let old = self.known.remove(&path);
-        if let Some(old) = old.as_ref().filter(|old| old.text == text && old.error.is_none()) {
+        if let Some(old) = old
+            .as_ref()
+            .filter(|old| old.text == text && old.error.is_none())
+        {
             let content = old.content.clone();
             self.known.insert(
                 path,
@@ -82,15 +87,28 @@ impl Files {
         }
         let (content, error) = match parse(&path, &text) {
             Ok(content) => (content, None),
-            Err(error) => (old.map(|old| old.content).unwrap_or_default(), Some(error.to_string())),
+            Err(error) => (
+                old.map(|old| old.content).unwrap_or_default(),
+                Some(error.to_string()),
+            ),
         };
-        self.known.insert(path, Known { text, content, error });
+        self.known.insert(
+            path,
+            Known {
+                text,
+                content,
+                error,
+            },
+        );
     }
 }
 
 fn read(path: &Path) -> io::Result<String> {
     if fs::metadata(path)?.len() > MAX_FILE_BYTES {
-        return Err(io::Error::other(format!("the file is larger than {} MiB", MAX_FILE_BYTES >> 20)));
+        return Err(io::Error::other(format!(
+            "the file is larger than {} MiB",
+            MAX_FILE_BYTES >> 20
+        )));
     }
     fs::read_to_string(path)
 }
@@ -114,7 +132,10 @@ fn find(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> {
         if name.starts_with('.') || name == "node_modules" {
             continue;
         }
-        let is_manifest = matches!(child.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml"));
+        let is_manifest = matches!(
+            child.extension().and_then(|extension| extension.to_str()),
+            Some("yaml" | "yml")
+        );
         if is_manifest || child.is_dir() {
             find(&child, depth + 1, found)?;
         }
@@ -129,7 +150,10 @@ mod tests {
     const HELLO: &str = "apiVersion: isolet.dev/v1alpha1\nkind: Function\nmetadata: { name: hello }\nspec: { source: { inline: x } }\n";
 
     fn functions(files: &Files) -> usize {
-        files.contents().map(|content| content.functions.len()).sum()
+        files
+            .contents()
+            .map(|content| content.functions.len())
+            .sum()
     }
 
     #[test]

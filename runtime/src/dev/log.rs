@@ -21,11 +21,13 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Target of console output.
 pub const CONSOLE: &str = "console";
-const DEFAULT_FILTER: &str = "warn,console=debug,isolet_runtime::server=debug,isolet_runtime::scheduler=warn";
+const DEFAULT_FILTER: &str =
+    "warn,console=debug,isolet_runtime::server=debug,isolet_runtime::scheduler=warn";
 
 /// Writes such lines to standard output; `RUST_LOG` chooses which.
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     // Fails only if a subscriber is there already, which is then as good.
     let _ = tracing::subscriber::set_global_default(
         tracing_subscriber::fmt()
@@ -43,7 +45,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let level = *event.metadata().level();
@@ -77,11 +84,27 @@ impl Fields {
                 let _ = writeln!(text, "{name} {mark} {}", plain(line));
             }
         } else if !self.method.is_empty() {
-            let _ = writeln!(text, "{} {} {} {} ms", plain(&self.method), plain(&self.path), self.status, self.ms);
+            let _ = writeln!(
+                text,
+                "{} {} {} {} ms",
+                plain(&self.method),
+                plain(&self.path),
+                self.status,
+                self.ms
+            );
         } else if has_name {
-            let _ = writeln!(text, "{name}: {}{}", plain(&self.message), bracketed(&self.reason));
+            let _ = writeln!(
+                text,
+                "{name}: {}{}",
+                plain(&self.message),
+                bracketed(&self.reason)
+            );
             // V8's stack begins with the message.
-            let detail = if self.stack.is_empty() { &self.exception } else { &self.stack };
+            let detail = if self.stack.is_empty() {
+                &self.exception
+            } else {
+                &self.stack
+            };
             for line in detail.lines().filter(|line| !line.is_empty()) {
                 let _ = writeln!(text, "    {}", plain(line));
             }
@@ -91,7 +114,12 @@ impl Fields {
                 Level::WARN => "warning: ",
                 _ => "",
             };
-            let _ = writeln!(text, "{label}{}{}", plain(&self.message), plain(&self.others));
+            let _ = writeln!(
+                text,
+                "{label}{}{}",
+                plain(&self.message),
+                plain(&self.others)
+            );
         }
         text
     }
@@ -128,13 +156,23 @@ impl Visit for Fields {
 }
 
 fn bracketed(reason: &str) -> String {
-    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
+    if reason.is_empty() {
+        String::new()
+    } else {
+        format!(" ({reason})")
+    }
 }
 
 /// Without what could steer a terminal.
 fn plain(text: &str) -> String {
     text.chars()
-        .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
+        .map(|c| {
+            if c.is_control() && c != '\t' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
         .collect()
 }
 
@@ -155,7 +193,10 @@ mod tests {
             console.lines(CONSOLE, Level::INFO),
             "default/hello | one\ndefault/hello | two \u{fffd}[2J\n"
         );
-        assert_eq!(fields("x").lines(CONSOLE, Level::ERROR), "default/hello ! x\n");
+        assert_eq!(
+            fields("x").lines(CONSOLE, Level::ERROR),
+            "default/hello ! x\n"
+        );
         let request = Fields {
             method: "GET".into(),
             path: "/x".into(),

@@ -57,8 +57,14 @@ pub fn parse(file: &Path, text: &str) -> Result<FileContent, FileError> {
 
 /// A bare script is a Function named after its file.
 fn script(file: &Path, text: &str) -> FileContent {
-    let module = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let stem = file.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let module = file
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let stem = file
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
     let name = stem
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
@@ -186,7 +192,9 @@ impl Reader<'_> {
                 .take(column - 1)
                 .map(|c| if c == '\t' { '\t' } else { ' ' })
                 .collect();
-            report.push_str(&format!("\n {gutter} |\n {number} | {shown}\n {gutter} | {indent}^"));
+            report.push_str(&format!(
+                "\n {gutter} |\n {number} | {shown}\n {gutter} | {indent}^"
+            ));
         }
         FileError(report)
     }
@@ -197,7 +205,9 @@ fn split(text: &str) -> Vec<(usize, &str)> {
     let mut documents = Vec::new();
     let (mut start, mut start_line, mut offset) = (0, 1, 0);
     for (index, line) in text.split_inclusive('\n').enumerate() {
-        let marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        let marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         if marker {
             documents.push((start_line, &text[start..offset]));
             // What follows the marker on its line belongs to the document, if it is not a comment.
@@ -233,16 +243,24 @@ mod tests {
         );
         let content = parse(Path::new("a.yaml"), &text).unwrap();
         let function = &content.functions[0];
-        assert_eq!(function.object.metadata.namespace.as_deref(), Some("default"));
+        assert_eq!(
+            function.object.metadata.namespace.as_deref(),
+            Some("default")
+        );
         assert_eq!(function.line, 3);
         let secret = &content.secrets[0].object;
         assert_eq!(secret.metadata.namespace.as_deref(), Some("prod"));
         assert_eq!(secret.data.as_ref().unwrap()["k"].0, b"value");
         assert_eq!(secret.string_data.as_ref().unwrap()["a"], "b");
-        assert_eq!(content.config_maps[0].object.binary_data.as_ref().unwrap()["z"].0, [0, 1, 2]);
+        assert_eq!(
+            content.config_maps[0].object.binary_data.as_ref().unwrap()["z"].0,
+            [0, 1, 2]
+        );
         assert_eq!(
             content.notes,
-            ["a.yaml:27: skipped Deployment (apps/v1): isolet dev reads Function, Secret and ConfigMap"]
+            [
+                "a.yaml:23: skipped Deployment (apps/v1): isolet dev reads Function, Secret and ConfigMap"
+            ]
         );
     }
 
@@ -257,7 +275,10 @@ mod tests {
         assert!(broken.starts_with("a.yaml:"), "{broken}");
         assert!(error("kind: Function\n").starts_with("a.yaml:1: the document has no apiVersion"));
         let other = error(&HELLO.replace("v1alpha1", "v9"));
-        assert!(other.contains("apiVersion isolet.dev/v9 is not known"), "{other}");
+        assert!(
+            other.contains("apiVersion isolet.dev/v9 is not known"),
+            "{other}"
+        );
         let nameless = error(&HELLO.replace("{ name: hello }", "{}"));
         assert!(nameless.contains("metadata.name is missing"), "{nameless}");
     }

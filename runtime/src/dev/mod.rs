@@ -56,7 +56,8 @@ fn host(text: &str) -> Result<IpAddr, String> {
     if text == "localhost" {
         return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
-    text.parse().map_err(|_| "write an IP address of this machine, such as 127.0.0.1 or 0.0.0.0".into())
+    text.parse()
+        .map_err(|_| "write an IP address of this machine, such as 127.0.0.1 or 0.0.0.0".into())
 }
 
 /// When each Function was last told to the node: to say how long a reload took.
@@ -107,7 +108,10 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         session.sender.send(SourceEvent::Synced).await?;
         ready.wait_for(|ready| *ready).await?;
         say(&format!("\n{}", list(&base, &session.entries)));
-        say(&format!("Ready after {}. Changes are loaded at once; Ctrl-C stops.", elapsed(started.elapsed())));
+        say(&format!(
+            "Ready after {}. Changes are loaded at once; Ctrl-C stops.",
+            elapsed(started.elapsed())
+        ));
         session.follow(watch, &base).await
     };
     let outcome: anyhow::Result<()> = tokio::select! {
@@ -150,10 +154,16 @@ impl Session {
     async fn follow(&mut self, mut watch: Watch, base: &str) -> anyhow::Result<()> {
         loop {
             watch.changed().await;
-            let before: BTreeSet<Name> = self.entries.iter().map(|entry| entry.name.clone()).collect();
+            let before: BTreeSet<Name> = self
+                .entries
+                .iter()
+                .map(|entry| entry.name.clone())
+                .collect();
             self.reload().await?;
             let new: Vec<Entry> = std::mem::take(&mut self.entries);
-            let (added, kept): (Vec<_>, Vec<_>) = new.into_iter().partition(|entry| !before.contains(&entry.name));
+            let (added, kept): (Vec<_>, Vec<_>) = new
+                .into_iter()
+                .partition(|entry| !before.contains(&entry.name));
             if !added.is_empty() {
                 say(list(base, &added).trim_end());
             }
@@ -167,12 +177,20 @@ impl Session {
         let project = Project::new(self.files.contents());
         let reload = self.source.reload(&project);
 
-        let file_errors = self.files.errors().map(str::to_owned).chain(project.errors.iter().cloned());
+        let file_errors = self
+            .files
+            .errors()
+            .map(str::to_owned)
+            .chain(project.errors.iter().cloned());
         let errors: BTreeSet<String> = file_errors.collect();
         for error in errors.difference(&self.told) {
             complain(error);
         }
-        let notes: BTreeSet<String> = self.files.contents().flat_map(|content| content.notes.clone()).collect();
+        let notes: BTreeSet<String> = self
+            .files
+            .contents()
+            .flat_map(|content| content.notes.clone())
+            .collect();
         for note in notes.difference(&self.told) {
             say(&format!("note: {note}"));
         }
@@ -189,7 +207,11 @@ impl Session {
                 served: self.source.has_revision(name),
             })
             .collect();
-        let names: BTreeMap<String, Name> = project.functions.keys().map(|name| (uid(name), name.clone())).collect();
+        let names: BTreeMap<String, Name> = project
+            .functions
+            .keys()
+            .map(|name| (uid(name), name.clone()))
+            .collect();
         for change in reload.changes {
             if let Some(name) = names.get(&change.uid) {
                 let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,7 +236,11 @@ async fn tell_outcomes(report: Arc<ReportLog>, pending: Pending) {
             }
         }
         for function in news.functions {
-            let told = pending.lock().unwrap_or_else(PoisonError::into_inner).get(&function.uid).cloned();
+            let told = pending
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&function.uid)
+                .cloned();
             if let Some((name, since)) = told {
                 outcome(&mut served, &function, &name, since);
             }
@@ -222,7 +248,12 @@ async fn tell_outcomes(report: Arc<ReportLog>, pending: Pending) {
     }
 }
 
-fn outcome(served: &mut BTreeMap<String, (Name, String)>, function: &FunctionReport, name: &Name, since: Instant) {
+fn outcome(
+    served: &mut BTreeMap<String, (Name, String)>,
+    function: &FunctionReport,
+    name: &Name,
+    since: Instant,
+) {
     let label = format!("{}/{}", name.0, name.1);
     if function.quarantined {
         complain(&format!(
@@ -231,7 +262,9 @@ fn outcome(served: &mut BTreeMap<String, (Name, String)>, function: &FunctionRep
     }
     if let Some(refused) = &function.refused {
         let place = match (&refused.file, refused.line, refused.column) {
-            (Some(file), Some(line), Some(column)) if !refused.message.starts_with(file.as_str()) => {
+            (Some(file), Some(line), Some(column))
+                if !refused.message.starts_with(file.as_str()) =>
+            {
                 format!("{file}:{line}:{column}: ")
             }
             _ => String::new(),
@@ -242,9 +275,16 @@ fn outcome(served: &mut BTreeMap<String, (Name, String)>, function: &FunctionRep
         };
         complain(&format!("{label}: {place}{}\n  {goes_on}", refused.message));
     }
-    let Some(serving) = &function.serving else { return };
-    let before = served.insert(function.uid.clone(), (name.clone(), serving.revision.clone()));
-    if before.is_some_and(|(_, revision)| revision != serving.revision) && function.refused.is_none() {
+    let Some(serving) = &function.serving else {
+        return;
+    };
+    let before = served.insert(
+        function.uid.clone(),
+        (name.clone(), serving.revision.clone()),
+    );
+    if before.is_some_and(|(_, revision)| revision != serving.revision)
+        && function.refused.is_none()
+    {
         say(&format!(
             "reloaded {label} as revision {} after {}",
             serving.revision,

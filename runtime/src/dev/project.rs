@@ -30,7 +30,11 @@ impl Project {
         for file in files {
             insert(&mut project.functions, &file.functions, &mut project.errors);
             insert(&mut project.secrets, &file.secrets, &mut project.errors);
-            insert(&mut project.config_maps, &file.config_maps, &mut project.errors);
+            insert(
+                &mut project.config_maps,
+                &file.config_maps,
+                &mut project.errors,
+            );
         }
         project
     }
@@ -38,35 +42,61 @@ impl Project {
     /// Fetches what a Function refers to. The error names the field and what would help.
     pub fn sources(&self, function: &Located<Function>) -> Result<Sources, String> {
         let spec = &function.object.spec;
-        let namespace = function.object.metadata.namespace.clone().unwrap_or_default();
+        let namespace = function
+            .object
+            .metadata
+            .namespace
+            .clone()
+            .unwrap_or_default();
         let mut sources = Sources {
             modules: match (inline_modules(spec), &spec.source.config_map_ref) {
                 (Some(modules), _) => modules,
                 (None, Some(reference)) => self
                     .config_map(&namespace, &reference.name)
                     .map(|config_map| contents(&config_map.object))
-                    .ok_or_else(|| missing("spec.source.configMapRef", "ConfigMap", &namespace, &reference.name))?,
+                    .ok_or_else(|| {
+                        missing(
+                            "spec.source.configMapRef",
+                            "ConfigMap",
+                            &namespace,
+                            &reference.name,
+                        )
+                    })?,
                 // The bundler says that there is no source.
                 (None, None) => BTreeMap::new(),
             },
             ..Default::default()
         };
         for (index, variable) in spec.env.iter().enumerate() {
-            let Some(from) = &variable.value_from else { continue };
+            let Some(from) = &variable.value_from else {
+                continue;
+            };
             if let Some(key) = &from.secret_key_ref {
                 let field = format!("spec.env[{index}].valueFrom.secretKeyRef");
                 let secret = self.secrets.get(&(namespace.clone(), key.name.clone()));
                 let value = secret.and_then(|secret| secret_value(&secret.object, &key.key));
-                if let Some(value) = found(&field, "Secret", &namespace, key, secret.is_some(), value)? {
+                if let Some(value) =
+                    found(&field, "Secret", &namespace, key, secret.is_some(), value)?
+                {
                     // The value stays in this process's memory, so its hash may be the version here.
                     let version = hex(&Sha256::digest(value.as_bytes()));
-                    sources.secret_env.insert(variable.name.clone(), SecretValue { value, version });
+                    sources
+                        .secret_env
+                        .insert(variable.name.clone(), SecretValue { value, version });
                 }
             } else if let Some(key) = &from.config_map_key_ref {
                 let field = format!("spec.env[{index}].valueFrom.configMapKeyRef");
                 let config_map = self.config_map(&namespace, &key.name);
-                let value = config_map.and_then(|map| map.object.data.as_ref()?.get(&key.key).cloned());
-                if let Some(value) = found(&field, "ConfigMap", &namespace, key, config_map.is_some(), value.map(Ok))? {
+                let value =
+                    config_map.and_then(|map| map.object.data.as_ref()?.get(&key.key).cloned());
+                if let Some(value) = found(
+                    &field,
+                    "ConfigMap",
+                    &namespace,
+                    key,
+                    config_map.is_some(),
+                    value.map(Ok),
+                )? {
                     sources.env.insert(variable.name.clone(), value);
                 }
             }
@@ -75,7 +105,8 @@ impl Project {
     }
 
     fn config_map(&self, namespace: &str, name: &str) -> Option<&Located<ConfigMap>> {
-        self.config_maps.get(&(namespace.to_owned(), name.to_owned()))
+        self.config_maps
+            .get(&(namespace.to_owned(), name.to_owned()))
     }
 }
 
@@ -118,8 +149,16 @@ fn insert<T: kube::Resource<DynamicType = ()> + Clone>(
 }
 
 fn contents(config_map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
-    let text = config_map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-    let binary = config_map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()));
+    let text = config_map
+        .data
+        .iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+    let binary = config_map
+        .binary_data
+        .iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), value.0.clone()));
     text.chain(binary).collect()
 }
 
@@ -135,7 +174,9 @@ fn secret_value(secret: &Secret, key: &str) -> Option<Result<String, String>> {
 }
 
 fn missing(field: &str, kind: &str, namespace: &str, name: &str) -> String {
-    format!("{field}: there is no {kind} {namespace}/{name} in the files: add it, or the file that has it, to the command line")
+    format!(
+        "{field}: there is no {kind} {namespace}/{name} in the files: add it, or the file that has it, to the command line"
+    )
 }
 
 /// `Ok(None)`: absent and optional.
@@ -149,7 +190,10 @@ fn found(
 ) -> Result<Option<String>, String> {
     match value {
         Some(Ok(value)) => Ok(Some(value)),
-        Some(Err(why)) => Err(format!("{field}: key {} of {kind} {namespace}/{} {why}", key.key, key.name)),
+        Some(Err(why)) => Err(format!(
+            "{field}: key {} of {kind} {namespace}/{} {why}",
+            key.key, key.name
+        )),
         None if key.optional => Ok(None),
         None if object_exists => Err(format!(
             "{field}: {kind} {namespace}/{} has no key {}: add it or set optional: true",
@@ -166,12 +210,17 @@ mod tests {
     use std::path::Path;
 
     fn project(files: &[(&str, &str)]) -> Project {
-        let contents: Vec<_> = files.iter().map(|(name, text)| parse(Path::new(name), text).unwrap()).collect();
+        let contents: Vec<_> = files
+            .iter()
+            .map(|(name, text)| parse(Path::new(name), text).unwrap())
+            .collect();
         Project::new(&contents)
     }
 
     fn function(spec: &str) -> String {
-        format!("apiVersion: isolet.dev/v1alpha1\nkind: Function\nmetadata: {{ name: a }}\nspec:\n{spec}")
+        format!(
+            "apiVersion: isolet.dev/v1alpha1\nkind: Function\nmetadata: {{ name: a }}\nspec:\n{spec}"
+        )
     }
 
     const OBJECTS: &str = "apiVersion: v1\nkind: Secret\nmetadata: { name: s }\nstringData: { k: secret }\ndata: { bad: /w== }\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: c }\ndata: { main.js: code, k: plain }\nbinaryData: { m.wasm: AAEC }\n";
@@ -183,7 +232,9 @@ mod tests {
     }
 
     fn env(reference: &str) -> String {
-        format!("  source: {{ inline: x }}\n  env:\n  - {{ name: N, valueFrom: {{ {reference} }} }}\n")
+        format!(
+            "  source: {{ inline: x }}\n  env:\n  - {{ name: N, valueFrom: {{ {reference} }} }}\n"
+        )
     }
 
     #[test]
@@ -210,9 +261,18 @@ mod tests {
                 env("secretKeyRef: { name: x, key: k }"),
                 "spec.env[0].valueFrom.secretKeyRef: there is no Secret default/x",
             ),
-            (env("secretKeyRef: { name: s, key: z }"), "Secret default/s has no key z"),
-            (env("secretKeyRef: { name: s, key: bad }"), "key bad of Secret default/s is not UTF-8"),
-            (env("configMapKeyRef: { name: c, key: z }"), "ConfigMap default/c has no key z"),
+            (
+                env("secretKeyRef: { name: s, key: z }"),
+                "Secret default/s has no key z",
+            ),
+            (
+                env("secretKeyRef: { name: s, key: bad }"),
+                "key bad of Secret default/s is not UTF-8",
+            ),
+            (
+                env("configMapKeyRef: { name: c, key: z }"),
+                "ConfigMap default/c has no key z",
+            ),
         ] {
             let text = sources(&spec).unwrap_err();
             assert!(text.contains(error), "{text}");
@@ -226,7 +286,9 @@ mod tests {
         assert_eq!(project.functions.len(), 1);
         assert_eq!(
             project.errors,
-            ["two.yaml:1: Function default/a is also in one.yaml:1: rename or remove one; the latter is used"]
+            [
+                "two.yaml:1: Function default/a is also in one.yaml:1: rename or remove one; the latter is used"
+            ]
         );
     }
 }

@@ -71,7 +71,9 @@ impl DevSource {
 
     /// Whether a Function has a revision to serve.
     pub fn has_revision(&self, name: &Name) -> bool {
-        self.functions.get(name).is_some_and(|state| state.good.is_some())
+        self.functions
+            .get(name)
+            .is_some_and(|state| state.good.is_some())
     }
 }
 
@@ -104,7 +106,11 @@ impl State {
             None => None,
         };
         self.error = None;
-        if self.good.as_ref().is_some_and(|good| good.digest == built.bundle.digest) {
+        if self
+            .good
+            .as_ref()
+            .is_some_and(|good| good.digest == built.bundle.digest)
+        {
             return Ok(None);
         }
         let revision = Arc::new(Revision {
@@ -124,7 +130,12 @@ impl State {
         }))
     }
 
-    fn describe(&self, (namespace, name): &Name, function: &Located<Function>, error: &str) -> String {
+    fn describe(
+        &self,
+        (namespace, name): &Name,
+        function: &Located<Function>,
+        error: &str,
+    ) -> String {
         let goes_on = match &self.good {
             Some(good) => format!("revision {} goes on serving", good.name()),
             None => "it is not served until this is right".into(),
@@ -160,17 +171,31 @@ mod tests {
         let broken = source.reload(&project("export default {\n  fetch( { return 1 }\n}"));
         assert!(broken.changes.is_empty());
         let error = &broken.errors[0];
-        assert!(error.starts_with("default/hello (hello.ts:1): hello.ts:2:"), "{error}");
-        assert!(error.contains("fetch( { return 1 }") && error.contains('^'), "{error}");
+        assert!(
+            error.starts_with("default/hello (hello.ts:1): hello.ts:2:"),
+            "{error}"
+        );
+        assert!(
+            error.contains("fetch( { return 1 }") && error.contains('^'),
+            "{error}"
+        );
         assert!(error.contains("goes on serving"), "{error}");
         assert!(source.has_revision(&name));
         let told_once = source.reload(&project("export default {\n  fetch( { return 1 }\n}"));
         assert!(told_once.errors.is_empty());
 
         let back = source.reload(&project(good));
-        assert_eq!((back.changes.len(), back.errors.len()), (0, 0), "the good one serves already");
+        assert_eq!(
+            (back.changes.len(), back.errors.len()),
+            (0, 0),
+            "the good one serves already"
+        );
         let next = source.reload(&project(&good.replace('1', "2")));
-        assert_eq!(next.changes[0].candidates.len(), 2, "the one before is offered too");
+        assert_eq!(
+            next.changes[0].candidates.len(),
+            2,
+            "the one before is offered too"
+        );
 
         let none: [crate::dev::manifest::FileContent; 0] = [];
         let gone = source.reload(&Project::new(&none));

@@ -31,14 +31,28 @@ pub fn base_url(address: SocketAddr) -> String {
 /// The list of Functions with their URLs.
 pub fn list(base: &str, entries: &[Entry]) -> String {
     let label = |entry: &Entry| format!("{}/{}", entry.name.0, entry.name.1);
-    let width = entries.iter().map(|entry| label(entry).chars().count()).max().unwrap_or(0);
+    let width = entries
+        .iter()
+        .map(|entry| label(entry).chars().count())
+        .max()
+        .unwrap_or(0);
     let mut text = String::new();
     for entry in entries {
         let (namespace, name) = &entry.name;
-        let note = if entry.served { "" } else { "  (not served: see the error above)" };
-        text.push_str(&format!("  {:width$}  {base}/fn/{namespace}/{name}/{note}\n", label(entry)));
+        let note = if entry.served {
+            ""
+        } else {
+            "  (not served: see the error above)"
+        };
+        text.push_str(&format!(
+            "  {:width$}  {base}/fn/{namespace}/{name}/{note}\n",
+            label(entry)
+        ));
         for route in &entry.routes {
-            text.push_str(&format!("  {:width$}  {base}{}  with Host: {}\n", "", route.path, route.host));
+            text.push_str(&format!(
+                "  {:width$}  {base}{}  with Host: {}\n",
+                "", route.path, route.host
+            ));
         }
     }
     text

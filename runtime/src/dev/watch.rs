@@ -27,25 +27,28 @@ impl Watch {
     pub fn start(paths: &[PathBuf]) -> notify::Result<Self> {
         // One event waits; more say nothing new.
         let (sender, events) = mpsc::channel(1);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let matters = match &event {
-                Ok(event) => !matches!(event.kind, EventKind::Access(_)),
-                Err(error) => {
-                    tracing::warn!(%error, "the watch of files failed");
-                    true
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                let matters = match &event {
+                    Ok(event) => !matches!(event.kind, EventKind::Access(_)),
+                    Err(error) => {
+                        tracing::warn!(%error, "the watch of files failed");
+                        true
+                    }
+                };
+                if matters {
+                    // Full: one waits already. Closed: the process ends.
+                    let _ = sender.try_send(());
                 }
-            };
-            if matters {
-                // Full: one waits already. Closed: the process ends.
-                let _ = sender.try_send(());
-            }
-        })?;
+            })?;
         let mut folders = BTreeSet::new();
         for path in paths {
             if path.is_dir() {
                 watcher.watch(path, RecursiveMode::Recursive)?;
             } else {
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let parent = path
+                    .parent()
+                    .filter(|parent| !parent.as_os_str().is_empty());
                 folders.insert(parent.unwrap_or(Path::new(".")).to_owned());
             }
         }
@@ -79,7 +82,9 @@ mod tests {
     use super::*;
 
     async fn changed(watch: &mut Watch) {
-        tokio::time::timeout(Duration::from_secs(10), watch.changed()).await.expect("a change is noticed");
+        tokio::time::timeout(Duration::from_secs(10), watch.changed())
+            .await
+            .expect("a change is noticed");
     }
 
     #[tokio::test]

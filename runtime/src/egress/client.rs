@@ -64,7 +64,10 @@ pub async fn fetch(
         )));
     }
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
-        return Err(EgressError::Unsendable(format!("the method {} is not allowed", parts.method)));
+        return Err(EgressError::Unsendable(format!(
+            "the method {} is not allowed",
+            parts.method
+        )));
     }
     let mut hop = Hop {
         method: parts.method,
@@ -90,11 +93,19 @@ pub async fn fetch(
             )));
         }
         let sent = hop.url.clone();
-        if !hop.redirect(status, response.headers()).map_err(EgressError::Failed)? {
-            return Ok(Fetched { response, url: sent });
+        if !hop
+            .redirect(status, response.headers())
+            .map_err(EgressError::Failed)?
+        {
+            return Ok(Fetched {
+                response,
+                url: sent,
+            });
         }
     }
-    Err(EgressError::Failed(format!("there were more than {MAX_REDIRECTS} redirects")))
+    Err(EgressError::Failed(format!(
+        "there were more than {MAX_REDIRECTS} redirects"
+    )))
 }
 
 /// A short body of known length is kept, so that it can be sent again.
@@ -102,13 +113,18 @@ async fn payload(body: Incoming, mode: RedirectMode) -> Result<Payload, EgressEr
     if body.is_end_stream() {
         return Ok(Payload::Empty);
     }
-    let short = body.size_hint().exact().is_some_and(|bytes| bytes <= MAX_REPLAYED_BYTES);
+    let short = body
+        .size_hint()
+        .exact()
+        .is_some_and(|bytes| bytes <= MAX_REPLAYED_BYTES);
     if mode != RedirectMode::Follow || !short {
         return Ok(Payload::Stream(body));
     }
     match body.collect().await {
         Ok(whole) => Ok(Payload::Whole(whole.to_bytes())),
-        Err(error) => Err(EgressError::Failed(format!("the request's body broke off: {error}"))),
+        Err(error) => Err(EgressError::Failed(format!(
+            "the request's body broke off: {error}"
+        ))),
     }
 }
 
@@ -152,12 +168,17 @@ async fn exchange(
             tracing::debug!(%error, "outbound connection ended");
         }
     });
-    let response = sender.send_request(head(hop, body)?).await.map_err(failed)?;
+    let response = sender
+        .send_request(head(hop, body)?)
+        .await
+        .map_err(failed)?;
     Ok(response)
 }
 
 fn head<B>(hop: &Hop, body: B) -> Result<Request<B>, EgressError> {
-    let unsendable = |error: http::Error| EgressError::Unsendable(format!("the request cannot be sent: {error}"));
+    let unsendable = |error: http::Error| {
+        EgressError::Unsendable(format!("the request cannot be sent: {error}"))
+    };
     let target = &hop.url[url::Position::BeforePath..url::Position::AfterQuery];
     let host = &hop.url[url::Position::BeforeHost..url::Position::AfterPort];
     let mut request = Request::builder()
@@ -167,7 +188,10 @@ fn head<B>(hop: &Hop, body: B) -> Result<Request<B>, EgressError> {
         .map_err(unsendable)?;
     let headers = request.headers_mut();
     // Fields in their order, with Host in front as RFC 9110 asks.
-    headers.insert(header::HOST, HeaderValue::from_str(host).map_err(|error| unsendable(error.into()))?);
+    headers.insert(
+        header::HOST,
+        HeaderValue::from_str(host).map_err(|error| unsendable(error.into()))?,
+    );
     headers.extend(hop.headers.clone());
     if !headers.contains_key(header::USER_AGENT) {
         headers.insert(header::USER_AGENT, HeaderValue::from_static("isolet"));

@@ -52,10 +52,11 @@ impl Connector {
 
     /// Trusts these certificate authorities.
     pub fn with_roots(policy: PlatformPolicy, roots: RootCertStore) -> Result<Self, rustls::Error> {
-        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()?
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             policy,
@@ -65,7 +66,11 @@ impl Connector {
     }
 
     /// Connects to the URL's host in the name of a Function with these rules.
-    pub async fn connect(&self, rules: &[EgressRule], url: &Url) -> Result<Box<dyn Stream>, EgressError> {
+    pub async fn connect(
+        &self,
+        rules: &[EgressRule],
+        url: &Url,
+    ) -> Result<Box<dyn Stream>, EgressError> {
         let port = url
             .port_or_known_default()
             .ok_or_else(|| EgressError::Unsendable(format!("{} has no port", url.scheme())))?;
@@ -79,12 +84,20 @@ impl Connector {
         if url.scheme() == "http" {
             return Ok(Box::new(tcp));
         }
-        let failed = |why: String| EgressError::Failed(format!("failed to connect to {name}:{port} with TLS: {why}"));
-        let server = ServerName::try_from(name.clone()).map_err(|error| failed(error.to_string()))?;
+        let failed = |why: String| {
+            EgressError::Failed(format!(
+                "failed to connect to {name}:{port} with TLS: {why}"
+            ))
+        };
+        let server =
+            ServerName::try_from(name.clone()).map_err(|error| failed(error.to_string()))?;
         match tokio::time::timeout_at(deadline, self.tls.connect(server, tcp)).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
             Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_) => Err(failed(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
+            Err(_) => Err(failed(format!(
+                "no answer within {} s",
+                CONNECT_TIMEOUT.as_secs()
+            ))),
         }
     }
 
@@ -111,7 +124,8 @@ impl Connector {
     }
 
     async fn resolve(&self, domain: &str, port: u16) -> Result<Vec<IpAddr>, EgressError> {
-        let failed = |why: String| EgressError::Failed(format!("failed to resolve {domain}: {why}"));
+        let failed =
+            |why: String| EgressError::Failed(format!("failed to resolve {domain}: {why}"));
         let query = async {
             // It is never closed.
             let _slot = self.queries.acquire().await.ok();
@@ -130,12 +144,19 @@ impl Connector {
         match addresses.len() {
             0 => Err(failed("it has no address".into())),
             1..=MAX_ADDRESSES => Ok(addresses),
-            many => Err(failed(format!("it has {many} addresses, more than {MAX_ADDRESSES}"))),
+            many => Err(failed(format!(
+                "it has {many} addresses, more than {MAX_ADDRESSES}"
+            ))),
         }
     }
 }
 
-async fn dial(name: &str, port: u16, addresses: &[IpAddr], deadline: Instant) -> Result<TcpStream, EgressError> {
+async fn dial(
+    name: &str,
+    port: u16,
+    addresses: &[IpAddr],
+    deadline: Instant,
+) -> Result<TcpStream, EgressError> {
     let mut last = String::from("no time left");
     for (index, address) in addresses.iter().enumerate() {
         let until = if index + 1 < addresses.len() {
@@ -143,7 +164,9 @@ async fn dial(name: &str, port: u16, addresses: &[IpAddr], deadline: Instant) ->
         } else {
             deadline
         };
-        match tokio::time::timeout_at(until, TcpStream::connect(SocketAddr::new(*address, port))).await {
+        match tokio::time::timeout_at(until, TcpStream::connect(SocketAddr::new(*address, port)))
+            .await
+        {
             Ok(Ok(stream)) => {
                 // Only a matter of speed.
                 let _ = stream.set_nodelay(true);
@@ -153,7 +176,9 @@ async fn dial(name: &str, port: u16, addresses: &[IpAddr], deadline: Instant) ->
             Err(_) => last = "no answer in time".into(),
         }
     }
-    Err(EgressError::Failed(format!("failed to connect to {name}:{port}: {last}")))
+    Err(EgressError::Failed(format!(
+        "failed to connect to {name}:{port}: {last}"
+    )))
 }
 
 /// The host as rules and errors write it: no brackets around IPv6, no dot at the end.

@@ -27,7 +27,10 @@ pub struct PlatformPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No rule of the Function matches.
-    #[error("egress to {host}:{port} is not allowed: add \"{}:{port}\" to spec.egress.allow", rule_host(host))]
+    #[error(
+        "egress to {host}:{port} is not allowed: add \"{}:{port}\" to spec.egress.allow",
+        rule_host(host)
+    )]
     NoRule {
         /// Host of the URL.
         host: String,
@@ -70,7 +73,8 @@ fn remedy(address: IpAddr) -> String {
 /// resolved at all, and no query about it leaves the cluster.
 pub fn may_resolve(rules: &[EgressRule], host: &str, port: u16) -> Result<(), Refusal> {
     let possible = rules.iter().any(|rule| {
-        rule.allows_name(host, port) || (matches!(rule.host, EgressHost::Addresses(_)) && rule.allows_port(port))
+        rule.allows_name(host, port)
+            || (matches!(rule.host, EgressHost::Addresses(_)) && rule.allows_port(port))
     });
     if possible {
         Ok(())
@@ -85,7 +89,13 @@ pub fn may_resolve(rules: &[EgressRule], host: &str, port: u16) -> Result<(), Re
 impl PlatformPolicy {
     /// Whether a request to this host, which is or resolves to this address, may go out. Every address of a name is asked
     /// about, and one refusal refuses the request.
-    pub fn check(&self, rules: &[EgressRule], host: &str, address: IpAddr, port: u16) -> Result<(), Refusal> {
+    pub fn check(
+        &self,
+        rules: &[EgressRule],
+        host: &str,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<(), Refusal> {
         let by_name = rules.iter().any(|rule| rule.allows_name(host, port));
         let by_address = rules.iter().any(|rule| rule.allows_address(address, port));
         if !by_name && !by_address {
@@ -107,7 +117,13 @@ impl PlatformPolicy {
         }
     }
 
-    fn denied(&self, rules: &[EgressRule], host: &str, address: IpAddr, port: u16) -> Option<&'static str> {
+    fn denied(
+        &self,
+        rules: &[EgressRule],
+        host: &str,
+        address: IpAddr,
+        port: u16,
+    ) -> Option<&'static str> {
         // What an IPv6 address carries of an IPv4 one is where the packets end up.
         for address in effective(address) {
             let own = address.is_loopback() || self.own_addresses.contains(&address);
@@ -118,7 +134,9 @@ impl PlatformPolicy {
                 return Some("an address of the cluster");
             }
             let allowed = self.allow.iter().any(|range| range.contains(&address))
-                || (self.loopback_by_rule && address.is_loopback() && names_loopback(rules, host, address, port));
+                || (self.loopback_by_rule
+                    && address.is_loopback()
+                    && names_loopback(rules, host, address, port));
             if !allowed && let Some(what) = range_name(address) {
                 return Some(what);
             }
@@ -130,9 +148,13 @@ impl PlatformPolicy {
 /// A rule that means loopback: its name, or a range within it.
 fn names_loopback(rules: &[EgressRule], host: &str, address: IpAddr, port: u16) -> bool {
     rules.iter().any(|rule| match &rule.host {
-        EgressHost::Name(name) => (name == "localhost" || name.ends_with(".localhost")) && rule.allows_name(host, port),
+        EgressHost::Name(name) => {
+            (name == "localhost" || name.ends_with(".localhost")) && rule.allows_name(host, port)
+        }
         EgressHost::Subdomains(name) => name == "localhost" && rule.allows_name(host, port),
-        EgressHost::Addresses(range) => range.network().is_loopback() && rule.allows_address(address, port),
+        EgressHost::Addresses(range) => {
+            range.network().is_loopback() && rule.allows_address(address, port)
+        }
     })
 }
 
@@ -153,7 +175,9 @@ fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     match segments {
         [0, 0, 0, 0, 0, 0xffff, high, low] => Some(v4(high, low)),
         // RFC 6052 and RFC 8215.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => Some(v4(high, low)),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => {
+            Some(v4(high, low))
+        }
         // RFC 3056.
         [0x2002, high, low, ..] => Some(v4(high, low)),
         // RFC 4380: the client's address, inverted.
@@ -217,7 +241,10 @@ mod tests {
     use super::*;
 
     fn rules(texts: &[&str]) -> Vec<EgressRule> {
-        texts.iter().map(|text| EgressRule::parse(text).unwrap()).collect()
+        texts
+            .iter()
+            .map(|text| EgressRule::parse(text).unwrap())
+            .collect()
     }
 
     fn everything() -> Vec<EgressRule> {
@@ -296,15 +323,25 @@ mod tests {
             "2002:101:101::1",
             "::ffff:1.1.1.1",
         ] {
-            assert_eq!(verdict(&policy, "x.example.com", address), Ok(()), "{address}");
+            assert_eq!(
+                verdict(&policy, "x.example.com", address),
+                Ok(()),
+                "{address}"
+            );
         }
     }
 
     #[test]
     fn the_platform_opens_ranges_and_closes_its_own() {
         let policy = PlatformPolicy {
-            allow: vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.0/8".parse().unwrap()],
-            deny: vec!["10.96.0.0/12".parse().unwrap(), "203.0.113.0/24".parse().unwrap()],
+            allow: vec![
+                "10.0.0.0/8".parse().unwrap(),
+                "127.0.0.0/8".parse().unwrap(),
+            ],
+            deny: vec![
+                "10.96.0.0/12".parse().unwrap(),
+                "203.0.113.0/24".parse().unwrap(),
+            ],
             own_ports: vec![443],
             own_addresses: vec!["10.1.1.1".parse().unwrap()],
             loopback_by_rule: false,
@@ -332,15 +369,27 @@ mod tests {
             ..Default::default()
         };
         let check = |rule: &str, host: &str, address: &str, port| {
-            policy.check(&rules(&[rule]), host, address.parse().unwrap(), port).is_ok()
+            policy
+                .check(&rules(&[rule]), host, address.parse().unwrap(), port)
+                .is_ok()
         };
         assert!(check("localhost:9000", "localhost", "127.0.0.1", 9000));
         assert!(check("localhost:9000", "localhost", "::1", 9000));
         assert!(check("127.0.0.1:9000", "127.0.0.1", "127.0.0.1", 9000));
-        assert!(check("127.0.0.0/8:9000", "rebind.example.com", "127.0.0.1", 9000));
+        assert!(check(
+            "127.0.0.0/8:9000",
+            "rebind.example.com",
+            "127.0.0.1",
+            9000
+        ));
         assert!(check("[::1]:9000", "::1", "::1", 9000));
         assert!(!check("localhost:9000", "localhost", "127.0.0.1", 9001));
-        assert!(!check("rebind.example.com", "rebind.example.com", "127.0.0.1", 80));
+        assert!(!check(
+            "rebind.example.com",
+            "rebind.example.com",
+            "127.0.0.1",
+            80
+        ));
         assert!(!check("0.0.0.0/0", "127.0.0.1", "127.0.0.1", 80));
         assert!(!check("localhost", "localhost", "10.0.0.1", 80));
     }
@@ -353,8 +402,14 @@ mod tests {
                 .check(&rules(&[rule]), host, address.parse().unwrap(), port)
                 .map_err(|refusal| refusal.to_string())
         };
-        assert_eq!(check("api.github.com", "api.github.com", "1.1.1.1", 443), Ok(()));
-        assert_eq!(check("1.1.1.0/24:8080", "any.example.com", "1.1.1.1", 8080), Ok(()));
+        assert_eq!(
+            check("api.github.com", "api.github.com", "1.1.1.1", 443),
+            Ok(())
+        );
+        assert_eq!(
+            check("1.1.1.0/24:8080", "any.example.com", "1.1.1.1", 8080),
+            Ok(())
+        );
         assert_eq!(
             check("api.github.com:80", "api.github.com", "1.1.1.1", 443),
             Err("egress to api.github.com:443 is not allowed: add \"api.github.com:443\" to spec.egress.allow".into())

@@ -31,10 +31,12 @@ impl Hop {
             return Ok(false);
         };
         let text = String::from_utf8_lossy(location.as_bytes());
-        let mut target = self
-            .url
-            .join(&text)
-            .map_err(|error| format!("{} redirects to an address that is no URL: {error}", origin(&self.url)))?;
+        let mut target = self.url.join(&text).map_err(|error| {
+            format!(
+                "{} redirects to an address that is no URL: {error}",
+                origin(&self.url)
+            )
+        })?;
         if !matches!(target.scheme(), "http" | "https") {
             return Err(format!(
                 "{} redirects to a {}: URL; only http: and https: can be fetched",
@@ -69,7 +71,11 @@ impl Hop {
         }
         if target.origin() != self.url.origin() {
             // What was meant for one server is not another's to know.
-            for name in [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION] {
+            for name in [
+                header::AUTHORIZATION,
+                header::COOKIE,
+                header::PROXY_AUTHORIZATION,
+            ] {
                 self.headers.remove(name);
             }
         }
@@ -124,7 +130,11 @@ mod tests {
         ] {
             let mut hop = hop(before.clone());
             assert_eq!(follow(&mut hop, status, "z"), Ok(true));
-            assert_eq!((&hop.method, hop.with_body), (&after, with_body), "{status} {before}");
+            assert_eq!(
+                (&hop.method, hop.with_body),
+                (&after, with_body),
+                "{status} {before}"
+            );
             assert_eq!(hop.headers.contains_key(header::CONTENT_TYPE), with_body);
             assert_eq!(hop.url.as_str(), "https://a.example/x/z");
         }
@@ -141,7 +151,11 @@ mod tests {
         ] {
             let mut hop = hop(Method::GET);
             follow(&mut hop, 302, location).unwrap();
-            assert_eq!(hop.headers.contains_key(header::AUTHORIZATION), kept, "{location}");
+            assert_eq!(
+                hop.headers.contains_key(header::AUTHORIZATION),
+                kept,
+                "{location}"
+            );
             assert_eq!(hop.headers.contains_key(header::COOKIE), kept, "{location}");
             assert!(hop.headers.contains_key(header::ACCEPT));
         }
@@ -149,10 +163,21 @@ mod tests {
 
     #[test]
     fn odd_targets_are_errors() {
-        for location in ["file:///etc/passwd", "data:text/plain,x", "http://", "https://u:p@b.example/"] {
-            assert!(follow(&mut hop(Method::GET), 302, location).is_err(), "{location}");
+        for location in [
+            "file:///etc/passwd",
+            "data:text/plain,x",
+            "http://",
+            "https://u:p@b.example/",
+        ] {
+            assert!(
+                follow(&mut hop(Method::GET), 302, location).is_err(),
+                "{location}"
+            );
         }
         let mut plain = hop(Method::GET);
-        assert_eq!(plain.redirect(StatusCode::FOUND, &HeaderMap::new()), Ok(false));
+        assert_eq!(
+            plain.redirect(StatusCode::FOUND, &HeaderMap::new()),
+            Ok(false)
+        );
     }
 }

@@ -13,10 +13,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
+use super::EgressError;
 use super::client::{Fetched, RedirectMode, fetch, strip};
 use super::connect::Connector;
 use super::table::{EgressTable, MAX_AT_ONCE};
-use super::EgressError;
 use crate::agent::metrics::Metrics;
 use crate::control::{EGRESS_ERROR_HEADER, FINAL_URL_HEADER, FUNCTION_HEADER, REDIRECT_HEADER};
 
@@ -78,7 +78,9 @@ impl EgressServer {
             }
             Err(error) => {
                 match error {
-                    EgressError::Refused(_) | EgressError::Unsendable(_) => self.metrics.egress_refused.inc(),
+                    EgressError::Refused(_) | EgressError::Unsendable(_) => {
+                        self.metrics.egress_refused.inc()
+                    }
                     EgressError::Failed(_) => self.metrics.egress_failed.inc(),
                 };
                 tracing::debug!(%error, "an outbound request failed");
@@ -103,7 +105,11 @@ impl EgressServer {
             None | Some("follow") => RedirectMode::Follow,
             Some("error") => RedirectMode::Error,
             Some("manual") => RedirectMode::Manual,
-            Some(_) => return Err(EgressError::Unsendable("redirect must be follow, error or manual".into())),
+            Some(_) => {
+                return Err(EgressError::Unsendable(
+                    "redirect must be follow, error or manual".into(),
+                ));
+            }
         };
         let slot = function.slots.clone().try_acquire_owned().map_err(|_| {
             EgressError::Unsendable(format!(
@@ -111,9 +117,12 @@ impl EgressServer {
             ))
         })?;
         let slot_in_all = self.slots.clone().try_acquire_owned().map_err(|_| {
-            EgressError::Unsendable("this node has too many outbound requests under way: try again later".into())
+            EgressError::Unsendable(
+                "this node has too many outbound requests under way: try again later".into(),
+            )
         })?;
-        let Fetched { response, url } = fetch(&self.connector, &function.rules, request, mode).await?;
+        let Fetched { response, url } =
+            fetch(&self.connector, &function.rules, request, mode).await?;
         let (mut parts, body) = response.into_parts();
         strip(&mut parts.headers);
         parts.version = http::Version::HTTP_2;
@@ -138,7 +147,10 @@ impl EgressServer {
 
 /// RFC 9113, section 6.5.2: name, value and 32 bytes a field.
 fn head_bytes(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 32)
+        .sum()
 }
 
 fn failure(error: &EgressError) -> Response<Body> {

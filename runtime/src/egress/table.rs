@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use isolet_crds::egress::EgressRule;
 use isolet_crds::bundle::FunctionIdentity;
+use isolet_crds::egress::EgressRule;
 use tokio::sync::Semaphore;
 
 use crate::bundle::Revision;
@@ -31,14 +31,21 @@ pub struct FunctionEgress {
 
 impl EgressTable {
     /// A Function may go where any of these revisions may: while one replaces another there are two.
-    pub fn set<'a>(&self, identity: &FunctionIdentity, revisions: impl IntoIterator<Item = &'a Arc<Revision>>) {
+    pub fn set<'a>(
+        &self,
+        identity: &FunctionIdentity,
+        revisions: impl IntoIterator<Item = &'a Arc<Revision>>,
+    ) {
         let rules = revisions
             .into_iter()
             .flat_map(|revision| &revision.egress)
             // The operator checked them; what this build cannot read allows nothing.
             .filter_map(|text| EgressRule::parse(text).ok())
             .collect();
-        let mut functions = self.functions.write().unwrap_or_else(PoisonError::into_inner);
+        let mut functions = self
+            .functions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let slots = functions.get(&identity.uid).map(|old| old.slots.clone());
         functions.insert(
             identity.uid.clone(),
@@ -52,11 +59,18 @@ impl EgressTable {
 
     /// A Function is gone.
     pub fn remove(&self, uid: &str) {
-        self.functions.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.functions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 
     /// One Function's.
     pub fn get(&self, uid: &str) -> Option<Arc<FunctionEgress>> {
-        self.functions.read().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+        self.functions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(uid)
+            .cloned()
     }
 }

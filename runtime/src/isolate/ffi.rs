@@ -85,13 +85,9 @@ pub(super) fn measure_heap(isolate: &mut v8::Isolate) -> bool {
     let Some(budget) = isolate.get_slot::<Arc<HeapBudget>>().cloned() else {
         return false;
     };
-    let over = |isolate: &mut v8::Isolate| {
-        let statistics = isolate.get_heap_statistics();
-        statistics.used_heap_size() + statistics.external_memory() > budget.limit_bytes()
-    };
-    if !budget.is_exceeded() && over(isolate) {
+    if !budget.is_exceeded() && is_over(isolate, &budget) {
         isolate.low_memory_notification();
-        if over(isolate) {
+        if is_over(isolate, &budget) {
             budget.exceed();
         }
     }
@@ -108,7 +104,50 @@ pub(super) fn watch_heap(isolate: &mut v8::Isolate, budget: &Arc<HeapBudget>) ->
     let data: *const HeapWatch = &*watch;
     isolate.set_slot(Arc::clone(budget));
     isolate.add_near_heap_limit_callback(near_heap_limit, data.cast_mut().cast());
+    isolate.add_gc_epilogue_callback(
+        after_collection,
+        std::ptr::null_mut(),
+        v8::GCType::kGCTypeScavenge | v8::GCType::kGCTypeMarkSweepCompact,
+    );
     watch
+}
+
+/// V8's own limit, above the budget's: V8 aborts the process where a collection finds no room, so the budget's limit must
+/// take effect while there is some.
+pub(super) fn hard_limit_bytes(budget: &HeapBudget) -> usize {
+    2 * budget.limit_bytes() + (64 << 20)
+}
+
+/// V8 calls this on the thread that runs the isolate, after each collection, where no JavaScript runs and none is run. It
+/// reads statistics and sets flags. `isolate` is valid for the call.
+unsafe extern "C" fn after_collection(
+    isolate: v8::UnsafeRawIsolatePtr,
+    kind: v8::GCType,
+    _flags: v8::GCCallbackFlags,
+    _data: *mut c_void,
+) {
+    let mut isolate = isolate;
+    // SAFETY: V8 passes the isolate whose heap it collected; the Rust frames below wait for V8 to return.
+    let isolate = unsafe { v8::Isolate::ref_from_raw_isolate_ptr_mut(&mut isolate) };
+    let Some(budget) = isolate.get_slot::<Arc<HeapBudget>>().cloned() else {
+        return;
+    };
+    if budget.is_exceeded() || !is_over(isolate, &budget) {
+        return;
+    }
+    let handle = isolate.thread_safe_handle();
+    if kind.0 & v8::GCType::kGCTypeMarkSweepCompact.0 != 0 {
+        budget.exceed();
+        handle.terminate_execution();
+    } else {
+        // Some of it may be garbage: a full collection at the next safe point tells.
+        handle.request_interrupt(measure_heap_callback, std::ptr::null_mut());
+    }
+}
+
+fn is_over(isolate: &mut v8::Isolate, budget: &HeapBudget) -> bool {
+    let statistics = isolate.get_heap_statistics();
+    statistics.used_heap_size() + statistics.external_memory() > budget.limit_bytes()
 }
 
 /// What the near-limit callback needs.

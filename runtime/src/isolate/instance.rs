@@ -60,6 +60,8 @@ pub enum Entry {
     },
     /// Something that JavaScript waits for has happened.
     Complete {
+        /// The request that it belongs to.
+        request: RequestId,
         /// What.
         id: CompletionId,
         /// How it ended.
@@ -113,7 +115,7 @@ impl Instance {
         let params = v8::CreateParams::default()
             .snapshot_blob(blueprint.snapshot.data())
             .external_references(ffi::external_references().into())
-            .heap_limits(0, budget.limit_bytes())
+            .heap_limits(0, ffi::hard_limit_bytes(&budget))
             .array_buffer_allocator(ffi::metered_allocator(&budget))
             .allow_atomics_wait(false);
         let mut isolate = v8::Isolate::new(params);
@@ -172,13 +174,15 @@ impl Instance {
         self.blueprint.mark(&guard, true);
         let (result, rejections) = {
             v8::scope_with_context!(scope, &mut *locker, &self.context);
+            let request = v8::Integer::new_from_unsigned(scope, entry.request().0);
+            scope.set_continuation_preserved_embedder_data(request.into());
             let result = match entry {
                 Entry::Dispatch {
                     request,
                     head,
                     body,
                 } => self.entrypoints.dispatch(scope, request, &head, body),
-                Entry::Complete { id, completion } => {
+                Entry::Complete { id, completion, .. } => {
                     self.entrypoints.complete(scope, id, completion)
                 }
                 Entry::Abort { request, reason } => {
@@ -214,6 +218,17 @@ impl Instance {
     /// The memory of this instance.
     pub fn budget(&self) -> &Arc<HeapBudget> {
         &self.budget
+    }
+}
+
+impl Entry {
+    /// The request that JavaScript is entered for.
+    pub fn request(&self) -> RequestId {
+        match self {
+            Self::Dispatch { request, .. }
+            | Self::Complete { request, .. }
+            | Self::Abort { request, .. } => *request,
+        }
     }
 }
 
@@ -293,31 +308,17 @@ fn evaluate(
             let reason = promise.result(scope);
             let exception = web::exception_from(scope, reason);
             let message = v8::Exception::create_message(scope, reason);
-            let file = message
-                .get_script_resource_name(scope)
-                .map(|name| name.to_rust_string_lossy(scope));
-            let line = message.get_line_number(scope).unwrap_or(1) as u32;
-            let column = message.get_start_column() as u32 + 1;
-            Err(positions.load_error(
-                &exception.message,
-                file.as_deref().map(|file| (file, line, column)),
-            ))
+            let place = modules::place(scope, message);
+            Err(positions.load_error(&exception.message, place.as_ref().map(modules::Place::parts)))
         }
         v8::PromiseState::Pending => {
             let stalled = main.get_stalled_top_level_await_message(scope);
-            let place = stalled.first().map(|(_, message)| {
-                let file = message
-                    .get_script_resource_name(scope)
-                    .map(|name| name.to_rust_string_lossy(scope));
-                let line = message.get_line_number(scope).unwrap_or(1) as u32;
-                (file, line, message.get_start_column() as u32 + 1)
-            });
-            let at = place
-                .as_ref()
-                .and_then(|(file, line, column)| Some((file.as_deref()?, *line, *column)));
+            let place = stalled
+                .first()
+                .and_then(|(_, message)| modules::place(scope, *message));
             Err(positions.load_error(
                 "this top-level await never settles: timers and requests work inside the handler only",
-                at,
+                place.as_ref().map(modules::Place::parts),
             ))
         }
     }

@@ -75,16 +75,38 @@ pub(super) fn caught<'s, 'obj, 'iso>(
     let Some(message) = scope.message() else {
         return positions.load_error(&problem, None);
     };
-    let file = message
-        .get_script_resource_name(scope)
-        .map(|name| name.to_rust_string_lossy(scope));
-    let line = message.get_line_number(scope).unwrap_or(1);
-    let column = message.get_start_column() + 1;
-    positions.load_error(
-        &problem,
-        file.as_deref()
-            .map(|file| (file, line as u32, column as u32)),
-    )
+    let place = place(scope, message);
+    positions.load_error(&problem, place.as_ref().map(Place::parts))
+}
+
+/// Where V8 says that something happened, counting from 1.
+pub(super) struct Place {
+    file: String,
+    line: u32,
+    column: u32,
+}
+
+impl Place {
+    pub(super) fn parts(&self) -> (&str, u32, u32) {
+        (&self.file, self.line, self.column)
+    }
+}
+
+/// The place that a message names, if it names one.
+pub(super) fn place(
+    scope: &Scope<'_, '_>,
+    message: v8::Local<'_, v8::Message>,
+) -> Option<Place> {
+    let file = message.get_script_resource_name(scope)?;
+    Some(Place {
+        file: file.to_rust_string_lossy(scope),
+        line: u32::try_from(message.get_line_number(scope)?).ok()?,
+        // Without a column V8 gives -1.
+        column: u32::try_from(message.get_start_column())
+            .ok()
+            .and_then(|column| column.checked_add(1))
+            .unwrap_or(1),
+    })
 }
 
 fn add(

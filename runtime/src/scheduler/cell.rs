@@ -227,7 +227,11 @@ impl Cell {
         let mut state = lock(&self.state);
         state.set_clocks();
         let complete = |request, id, completion| {
-            let entry = Entry::Complete { id, completion };
+            let entry = Entry::Complete {
+                request,
+                id,
+                completion,
+            };
             (request, entry, false)
         };
         let (request, entry, expired) = match event {
@@ -293,6 +297,7 @@ impl Cell {
             }
         };
         state.current = Some(request);
+        state.acting = Some(request);
         Some((request, entry, expired))
     }
 

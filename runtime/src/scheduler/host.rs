@@ -96,7 +96,11 @@ impl Host for InstanceHost {
     }
 
     fn current_request(&self) -> Option<RequestId> {
-        self.with(|state| state.current)
+        self.with(|state| state.acting)
+    }
+
+    fn act_for(&mut self, request: Option<RequestId>) {
+        self.with(|state| state.acting = request.or(state.current));
     }
 
     fn start_timer(&mut self, delay: Duration) -> Result<CompletionId, HostError> {
@@ -203,7 +207,7 @@ impl Host for InstanceHost {
         let limit = self.revision.limits().subrequests;
         let (request, id) = self.with(|state| {
             let id = state.wait()?;
-            let request = state.current.ok_or_else(ended)?;
+            let request = state.acting.ok_or_else(ended)?;
             let left = state.live(request).map(|request| &mut request.subrequests_left);
             match left {
                 Some(left) if *left > 0 => {

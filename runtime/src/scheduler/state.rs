@@ -45,6 +45,8 @@ pub(super) type Answer = Result<Response<Body>, Failure>;
 pub(super) struct State {
     /// The request whose event runs.
     pub(super) current: Option<RequestId>,
+    /// The request whose JavaScript makes the next call: that one, or the one that began a promise which it settled.
+    pub(super) acting: Option<RequestId>,
     pub(super) now_ms: f64,
     pub(super) elapsed_ms: f64,
     began: Instant,
@@ -84,6 +86,7 @@ impl State {
     pub(super) fn new() -> Self {
         Self {
             current: None,
+            acting: None,
             now_ms: 0.0,
             elapsed_ms: 0.0,
             began: Instant::now(),
@@ -212,14 +215,14 @@ impl State {
 
     // Completions.
 
-    /// A new completion for the request whose event runs.
+    /// A new completion for the request whose JavaScript asks.
     pub(super) fn wait(&mut self) -> Result<CompletionId, HostError> {
-        let Some(current) = self.current else {
+        let Some(acting) = self.acting else {
             return Err(HostError::Type(
                 "timers, requests and bodies work inside the handler only, not at the module's top level".into(),
             ));
         };
-        self.wait_for(current)
+        self.wait_for(acting)
     }
 
     /// A new completion for a request.

@@ -8,7 +8,8 @@ use super::host::Exception;
 use super::op::{Op, string};
 
 /// Context data of the snapshot, in this order.
-pub(super) const ENTRY_NAMES: [&str; 5] = ["load", "start", "dispatch", "complete", "abort"];
+pub(super) const ENTRY_NAMES: [&str; 6] =
+    ["load", "start", "dispatch", "complete", "abort", "underWay"];
 
 struct Script {
     name: &'static str,
@@ -41,6 +42,7 @@ const SCRIPTS: &[Script] = &scripts![
     "36_blob.js",
     "37_request.js",
     "38_response.js",
+    "39_pump.js",
     "40_fetch.js",
     "50_inspect.js",
     "51_console.js",
@@ -49,6 +51,7 @@ const SCRIPTS: &[Script] = &scripts![
     "71_crypto.js",
     "72_wasm.js",
     "80_dispatch.js",
+    "90_warm.js",
     "99_global.js",
 ];
 
@@ -90,6 +93,8 @@ pub fn external_references() -> Vec<v8::ExternalReference> {
 pub fn bootstrap(scope: &mut v8::PinScope<'_, '_>) -> Result<(), Exception> {
     let context = scope.get_current_context();
     let internals = run_scripts(scope)?;
+    // Nothing may wait in the queue: a snapshot does not hold it.
+    scope.perform_microtask_checkpoint();
     for name in ENTRY_NAMES {
         let key = string(scope, name);
         let entry = internals
@@ -149,13 +154,9 @@ fn run_streams(
         .set(scope, key.into(), exports.into())
         .ok_or_else(unexpected)?;
     let key = string(scope, "streamsGlobals");
-    let globals = internals
-        .get(scope, key.into())
-        .ok_or_else(unexpected)?;
+    let globals = internals.get(scope, key.into()).ok_or_else(unexpected)?;
     let key = string(scope, "queueMicrotask");
-    let queue_microtask = internals
-        .get(scope, key.into())
-        .ok_or_else(unexpected)?;
+    let queue_microtask = internals.get(scope, key.into()).ok_or_else(unexpected)?;
     let parameters = ["exports", "module", "globalThis", "queueMicrotask"];
     let arguments = [exports.into(), module.into(), globals, queue_microtask];
     run(scope, "streams.js", STREAMS, &parameters, &arguments)

@@ -127,7 +127,9 @@ fn clone<'s>(
     for (id, buffer) in (0..).zip(buffers) {
         // The getters that serializing calls may have detached it.
         if buffer.was_detached() {
-            return Err(OpError::Type("an ArrayBuffer was detached while it was transferred"));
+            return Err(OpError::Type(
+                "an ArrayBuffer was detached while it was transferred",
+            ));
         }
         let store = buffer.get_backing_store();
         let moved = v8::ArrayBuffer::with_backing_store(scope, &store);
@@ -143,8 +145,8 @@ fn transferred<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     value: v8::Local<'s, v8::Value>,
 ) -> OpResult<Vec<v8::Local<'s, v8::ArrayBuffer>>> {
-    let list = v8::Local::<v8::Array>::try_from(value)
-        .map_err(|_| OpError::Type("expected an array"))?;
+    let list =
+        v8::Local::<v8::Array>::try_from(value).map_err(|_| OpError::Type("expected an array"))?;
     if list.length() > MAX_TRANSFERS {
         return Err(OpError::Type("too many ArrayBuffers to transfer"));
     }

@@ -3,7 +3,7 @@
 use super::host::ConsoleLevel;
 use super::op::{OpError, host, id, ops, string, text, throw};
 
-ops![op_console, op_kind, op_promise_state];
+ops![op_console, op_enumerable_keys, op_kind, op_promise_state];
 
 /// `(level, text)`
 fn op_console(
@@ -110,4 +110,32 @@ fn op_promise_state(
     };
     let state = string(scope, state).into();
     rv.set(v8::Array::new_with_elements(scope, &[state, result]).into());
+}
+
+/// `(object) -> [key…]`: own enumerable keys. Elements of arrays, typed arrays and strings are left out before a list of
+/// them is made: a sparse array has four thousand million.
+fn op_enumerable_keys(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    mut rv: v8::ReturnValue<'_, v8::Value>,
+) {
+    let value = args.get(0);
+    let Ok(object) = v8::Local::<v8::Object>::try_from(value) else {
+        return throw(scope, OpError::Type("expected an object"));
+    };
+    let has_elements = value.is_array() || value.is_typed_array() || value.is_string_object();
+    let options = v8::GetPropertyNamesArgsBuilder::new()
+        .mode(v8::KeyCollectionMode::OwnOnly)
+        .property_filter(v8::PropertyFilter::ONLY_ENUMERABLE)
+        .index_filter(if has_elements {
+            v8::IndexFilter::SkipIndices
+        } else {
+            v8::IndexFilter::IncludeIndices
+        })
+        .key_conversion(v8::KeyConversionMode::ConvertToString)
+        .build();
+    match object.get_property_names(scope, options) {
+        Some(keys) => rv.set(keys.into()),
+        None => throw(scope, OpError::Thrown),
+    }
 }

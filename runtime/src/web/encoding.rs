@@ -3,11 +3,11 @@
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use encoding_rs::{
-    Encoding, ISO_2022_JP, UTF_8, UTF_16BE, UTF_16LE,
-};
+use encoding_rs::{Encoding, ISO_2022_JP, UTF_8, UTF_16BE, UTF_16LE};
 
-use super::op::{OpError, OpResult, bytes, id, long_string, ops, string, text, throw, uint8_array};
+use super::op::{
+    OpError, OpResult, bytes, id, long_string, ops, string, text, throw, uint8_array, with_bytes,
+};
 
 ops![
     op_encode,
@@ -61,9 +61,10 @@ fn op_decode_utf8(
     mut rv: v8::ReturnValue<'_, v8::Value>,
 ) {
     let result: OpResult<_> = (|| {
-        let bytes = bytes(args.get(0))?;
-        let (text, _) = UTF_8.decode_with_bom_removal(&bytes);
-        long_string(scope, &text)
+        with_bytes(args.get(0), |bytes| {
+            let (text, _) = UTF_8.decode_with_bom_removal(bytes);
+            long_string(scope, &text)
+        })?
     })();
     match result {
         Ok(text) => rv.set(text.into()),
@@ -97,8 +98,8 @@ fn op_decode(
 ) {
     let result: OpResult<_> = (|| {
         let name = text(scope, args.get(0))?;
-        let encoding = Encoding::for_label(name.as_bytes())
-            .ok_or(OpError::Type("unknown encoding"))?;
+        let encoding =
+            Encoding::for_label(name.as_bytes()).ok_or(OpError::Type("unknown encoding"))?;
         let fatal = args.get(1).is_true();
         let keep_mark = args.get(2).is_true();
         let more = args.get(3).is_true();

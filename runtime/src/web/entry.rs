@@ -49,6 +49,7 @@ pub struct Entrypoints {
     dispatch: v8::Global<v8::Function>,
     complete: v8::Global<v8::Function>,
     abort: v8::Global<v8::Function>,
+    under_way: v8::Global<v8::Function>,
 }
 
 impl Entrypoints {
@@ -76,6 +77,7 @@ impl Entrypoints {
             dispatch: take(scope, 2)?,
             complete: take(scope, 3)?,
             abort: take(scope, 4)?,
+            under_way: take(scope, 5)?,
         };
         match call(scope, &load, &[], |_, _| {}) {
             Ok(()) => Ok(entrypoints),
@@ -106,11 +108,16 @@ impl Entrypoints {
             .collect();
         let pairs = v8::Array::new_with_elements(scope, &pairs);
         let mut problem = None;
-        call(scope, &self.start, &[namespace, pairs.into()], |scope, result| {
-            if result.is_string() {
-                problem = Some(result.to_rust_string_lossy(scope));
-            }
-        })
+        call(
+            scope,
+            &self.start,
+            &[namespace, pairs.into()],
+            |scope, result| {
+                if result.is_string() {
+                    problem = Some(result.to_rust_string_lossy(scope));
+                }
+            },
+        )
         .map_err(|error| match error {
             EntryError::Terminated => StartError::Terminated,
             EntryError::Exception(exception) => StartError::Thrown(exception),
@@ -165,7 +172,12 @@ impl Entrypoints {
         let (kind, value, error_kind) = completion_arguments(scope, completion);
         let kind = v8::Integer::new(scope, kind).into();
         let error_kind = v8::Integer::new(scope, error_kind).into();
-        call(scope, &self.complete, &[id, kind, value, error_kind], |_, _| {})
+        call(
+            scope,
+            &self.complete,
+            &[id, kind, value, error_kind],
+            |_, _| {},
+        )
     }
 
     /// Tells a request's handler that nobody waits for the answer: `request.signal` is aborted, a response under way is
@@ -184,6 +196,24 @@ impl Entrypoints {
         let id = v8::Integer::new_from_unsigned(scope, request.0);
         let reason = string(scope, reason);
         call(scope, &self.abort, &[id.into(), reason.into()], |_, _| {})
+    }
+
+    /// How many requests and how many completions JavaScript keeps: both are 0 once nothing is under way.
+    pub fn under_way(&self, scope: &mut v8::PinScope<'_, '_>) -> (u32, u32) {
+        v8::scope!(let scope, scope);
+        let mut counts = (0, 0);
+        // Nothing of the tenant's runs in it: it cannot fail but by termination.
+        let _ = call(scope, &self.under_way, &[], |scope, result| {
+            if let Ok(list) = v8::Local::<v8::Array>::try_from(result) {
+                let at = |index| {
+                    list.get_index(scope, index)
+                        .and_then(|count| count.uint32_value(scope))
+                        .unwrap_or(0)
+                };
+                counts = (at(0), at(1));
+            }
+        });
+        counts
     }
 }
 
@@ -205,14 +235,19 @@ fn completion_arguments<'s>(
         Completion::Chunk(None) => (0, v8::null(scope).into(), 0),
         Completion::Chunk(Some(bytes)) => match uint8_array(scope, Vec::from(bytes)) {
             Ok(array) => (0, array.into(), 0),
-            Err(_) => (1, string(scope, "a piece of the body is too large").into(), 1),
+            Err(_) => (
+                1,
+                string(scope, "a piece of the body is too large").into(),
+                1,
+            ),
         },
         Completion::Response(response) => {
             let values: [v8::Local<'_, v8::Value>; 6] = [
                 v8::Integer::new_from_unsigned(scope, u32::from(response.status)).into(),
                 string(scope, &response.status_text).into(),
                 string(scope, &join_fields(&response.headers)).into(),
-                v8::Integer::new_from_unsigned(scope, response.body.map_or(0, |body| body.0)).into(),
+                v8::Integer::new_from_unsigned(scope, response.body.map_or(0, |body| body.0))
+                    .into(),
                 string(scope, &response.url).into(),
                 v8::Boolean::new(scope, response.redirected).into(),
             ];

@@ -10,6 +10,8 @@ use super::op::string;
 const MESSAGE_BYTES: usize = 4096;
 /// Longest stack kept, in bytes.
 const STACK_BYTES: usize = 8192;
+/// How many errors of a chain of causes are told.
+const CAUSES: usize = 4;
 /// Resource names of this layer's own scripts begin so; their frames mean nothing to users.
 pub(super) const INTERNAL_SCHEME: &str = "isolet:";
 
@@ -22,8 +24,9 @@ pub fn exception_from(
     let scope: &mut v8::PinScope<'_, '_> = scope;
     let value = v8::Local::new(scope, value);
     let message = message_of(scope, value);
-    let stack = stack_of(scope, value);
-    let (file, line, column) = position_of(scope, value, &stack);
+    let own_stack = stack_of(scope, value);
+    let stack = with_causes(scope, value, own_stack.clone());
+    let (file, line, column) = position_of(scope, value, &own_stack);
     Exception {
         message,
         stack,
@@ -80,6 +83,38 @@ fn stack_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -
         })
         .collect();
     bounded(kept.join("\n"), STACK_BYTES)
+}
+
+/// Adds the stacks of `error.cause`, and of the cause's cause.
+fn with_causes(
+    scope: &mut v8::PinScope<'_, '_>,
+    value: v8::Local<'_, v8::Value>,
+    mut stack: String,
+) -> String {
+    let mut current = v8::Local::new(scope, value);
+    let key = string(scope, "cause");
+    for _ in 0..CAUSES {
+        if !current.is_native_error() {
+            break;
+        }
+        let Some(cause) = v8::Local::<v8::Object>::try_from(current)
+            .ok()
+            .and_then(|error| error.get(scope, key.into()))
+            .filter(|cause| cause.is_native_error())
+        else {
+            break;
+        };
+        let text = stack_of(scope, cause);
+        let text = if text.is_empty() {
+            message_of(scope, cause)
+        } else {
+            text
+        };
+        stack.push_str("\ncaused by: ");
+        stack.push_str(&text);
+        current = cause;
+    }
+    bounded(stack, STACK_BYTES)
 }
 
 fn position_of(

@@ -27,7 +27,9 @@ pub struct StreamId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WriterId(pub u32);
 
-/// Header fields in order of arrival, names in lower case; a name may occur more than once.
+/// Header fields in order of arrival, names in lower case; a name may occur more than once. A character of a value stands
+/// for one byte (U+0000 to U+00FF), as Fetch has it. What JavaScript hands over has valid names and no NUL, CR or LF in
+/// its values; fields of framing (`content-length`, `transfer-encoding`, `connection`, `host`…) are left out of it.
 pub type HeaderList = Vec<(String, String)>;
 
 /// A body that JavaScript hands over whole, or none, or a stream that it writes to later.
@@ -174,6 +176,9 @@ pub trait Host: 'static {
     fn now_ms(&self) -> f64;
     /// Milliseconds since the instance began. Stands still while JavaScript runs.
     fn elapsed_ms(&self) -> f64;
+    /// Says for which request the JavaScript runs that makes the next call; none where V8 does not know it. It may be
+    /// another one than that of the event: promises of one request may be resolved by another.
+    fn act_for(&mut self, request: Option<RequestId>);
     /// The request for which JavaScript runs now; none during module evaluation.
     fn current_request(&self) -> Option<RequestId>;
 

@@ -75,7 +75,10 @@ fn op_hold(
     args: v8::FunctionCallbackArguments<'_>,
     _: v8::ReturnValue<'_, v8::Value>,
 ) {
-    let result = id(args.get(0)).and_then(|id| Ok(host(scope)?.hold(RequestId(id))));
+    let result = id(args.get(0)).and_then(|id| {
+        host(scope)?.hold(RequestId(id));
+        Ok(())
+    });
     if let Err(error) = result {
         throw(scope, error);
     }
@@ -87,7 +90,10 @@ fn op_release(
     args: v8::FunctionCallbackArguments<'_>,
     _: v8::ReturnValue<'_, v8::Value>,
 ) {
-    let result = id(args.get(0)).and_then(|id| Ok(host(scope)?.release(RequestId(id))));
+    let result = id(args.get(0)).and_then(|id| {
+        host(scope)?.release(RequestId(id));
+        Ok(())
+    });
     if let Err(error) = result {
         throw(scope, error);
     }
@@ -112,7 +118,10 @@ fn op_cancel_read(
     args: v8::FunctionCallbackArguments<'_>,
     _: v8::ReturnValue<'_, v8::Value>,
 ) {
-    let result = id(args.get(0)).and_then(|id| Ok(host(scope)?.cancel_read(StreamId(id))));
+    let result = id(args.get(0)).and_then(|id| {
+        host(scope)?.cancel_read(StreamId(id));
+        Ok(())
+    });
     if let Err(error) = result {
         throw(scope, error);
     }

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use v8::MapFnTo;
 
-use super::host::{Host, HostError, HostSlot};
+use super::host::{Host, HostError, HostSlot, RequestId};
 
 /// A native operation, and under which name JavaScript finds it in `ops`.
 pub(super) struct Op {
@@ -81,10 +81,22 @@ pub(super) fn throw(scope: &mut v8::PinScope<'_, '_>, error: OpError) {
 
 /// The host of this isolate; none while the snapshot is made.
 pub(super) fn host<'a>(scope: &'a mut v8::PinScope<'_, '_>) -> OpResult<&'a mut dyn Host> {
+    let request = continuation_request(scope);
     match scope.get_slot_mut::<HostSlot>() {
-        Some(slot) => Ok(slot.0.as_mut()),
+        Some(slot) => {
+            let host = slot.0.as_mut();
+            host.act_for(request);
+            Ok(host)
+        }
         None => Err(OpError::Type("not available while the snapshot is made")),
     }
+}
+
+/// The request that this JavaScript runs for: V8 carries it along every promise and microtask from where the entry set it.
+fn continuation_request(scope: &v8::PinScope<'_, '_>) -> Option<RequestId> {
+    let data = scope.get_continuation_preserved_embedder_data();
+    let request = v8::Local::<v8::Uint32>::try_from(data).ok()?.value();
+    (request != 0).then_some(RequestId(request))
 }
 
 /// A string for JavaScript; text over V8's maximum length becomes empty.
@@ -103,8 +115,8 @@ pub(super) fn long_string<'s>(
 
 /// A string argument, lone surrogates replaced.
 pub(super) fn text(scope: &v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> OpResult<String> {
-    let string = v8::Local::<v8::String>::try_from(value)
-        .map_err(|_| OpError::Type("expected a string"))?;
+    let string =
+        v8::Local::<v8::String>::try_from(value).map_err(|_| OpError::Type("expected a string"))?;
     Ok(string.to_rust_string_lossy(scope))
 }
 
@@ -124,12 +136,18 @@ pub(super) fn number(value: v8::Local<v8::Value>) -> OpResult<f64> {
 
 /// The bytes of a view, copied.
 pub(super) fn bytes(value: v8::Local<v8::Value>) -> OpResult<Vec<u8>> {
+    with_bytes(value, <[u8]>::to_vec)
+}
+
+/// Lends the bytes of a view, where they lie, to something that runs no JavaScript.
+pub(super) fn with_bytes<T>(
+    value: v8::Local<v8::Value>,
+    read: impl FnOnce(&[u8]) -> T,
+) -> OpResult<T> {
     let view = v8::Local::<v8::ArrayBufferView>::try_from(value)
         .map_err(|_| OpError::Type("expected a view of an ArrayBuffer"))?;
-    let mut bytes = vec![0; view.byte_length()];
-    let copied = view.copy_contents(&mut bytes);
-    bytes.truncate(copied);
-    Ok(bytes)
+    let mut storage = [0; v8::TYPED_ARRAY_MAX_SIZE_IN_HEAP];
+    Ok(read(view.get_contents(&mut storage)))
 }
 
 /// A new Uint8Array that takes the bytes over.

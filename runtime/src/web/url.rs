@@ -37,9 +37,7 @@ fn op_url_parse(
             return Ok(Url::parse(&input).ok());
         }
         let base = text(scope, args.get(1))?;
-        Ok(Url::parse(&base)
-            .and_then(|base| base.join(&input))
-            .ok())
+        Ok(Url::parse(&base).and_then(|base| base.join(&input)).ok())
     })();
     give(scope, result, rv);
 }
@@ -60,10 +58,7 @@ fn give(
     }
 }
 
-fn parsed(
-    scope: &v8::PinScope<'_, '_>,
-    value: v8::Local<'_, v8::Value>,
-) -> OpResult<Url> {
+fn parsed(scope: &v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> OpResult<Url> {
     Url::parse(&text(scope, value)?).map_err(|_| OpError::Type("not a serialized URL"))
 }
 

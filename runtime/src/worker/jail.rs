@@ -9,6 +9,8 @@
 //! After it: no open, socket, bind, connect, exec, fork, ptrace. Memory, threads, timers, and I/O on the descriptors that
 //! are there remain.
 
+use std::collections::BTreeMap;
+
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus,
     Scope,
@@ -47,24 +49,43 @@ pub fn restrict_files_and_network() -> Result<&'static str, JailError> {
 /// Restricts the system calls of all threads.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub fn restrict_system_calls() -> Result<(), JailError> {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    use seccompiler::SeccompAction::{Allow, Errno};
+    use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
-    let fail = |error: &dyn std::fmt::Display| JailError::Seccomp(error.to_string());
-    let rules = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
-    let arch = std::env::consts::ARCH
-        .try_into()
-        .map_err(|error: seccompiler::BackendError| fail(&error))?;
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Errno(libc::EPERM as u32),
-        SeccompAction::Allow,
-        arch,
+    const THREAD: u64 = libc::CLONE_THREAD as u64;
+    let fail = |error: seccompiler::BackendError| JailError::Seccomp(error.to_string());
+    // clone makes threads of this process, never another process.
+    let is_thread = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(THREAD),
+        THREAD,
     )
-    .map_err(|error| fail(&error))?;
-    let program: BpfProgram = filter
-        .try_into()
-        .map_err(|error: seccompiler::BackendError| fail(&error))?;
-    seccompiler::apply_filter_all_threads(&program).map_err(|error| fail(&error))
+    .and_then(|condition| SeccompRule::new(vec![condition]))
+    .map_err(fail)?;
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+    rules.insert(libc::SYS_clone, vec![is_thread]);
+    // A filter cannot read the flags of clone3: told that there is no such call, the C library uses clone.
+    let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    install(no_clone3, Allow, Errno(libc::ENOSYS as u32))?;
+    install(rules, Errno(libc::EPERM as u32), Allow)
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn install(
+    rules: BTreeMap<i64, Vec<seccompiler::SeccompRule>>,
+    otherwise: seccompiler::SeccompAction,
+    matched: seccompiler::SeccompAction,
+) -> Result<(), JailError> {
+    use seccompiler::{BackendError, BpfProgram, SeccompFilter, apply_filter_all_threads};
+
+    let fail = |error: BackendError| JailError::Seccomp(error.to_string());
+    let arch = std::env::consts::ARCH.try_into().map_err(fail)?;
+    let program: BpfProgram = SeccompFilter::new(rules, otherwise, matched, arch)
+        .and_then(BpfProgram::try_from)
+        .map_err(fail)?;
+    apply_filter_all_threads(&program).map_err(|error| JailError::Seccomp(error.to_string()))
 }
 
 /// What the worker still does once tenants' code runs.
@@ -79,8 +100,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_madvise,
     libc::SYS_brk,
     libc::SYS_membarrier,
-    // Threads of this process; clone3 fails, so that the C library falls back to clone, whose flags are checked.
-    libc::SYS_clone,
+    // Threads of this process. clone3 passes here to be answered by the filter before.
     libc::SYS_clone3,
     libc::SYS_exit,
     libc::SYS_exit_group,
@@ -89,6 +109,8 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_rseq,
     libc::SYS_sched_yield,
     libc::SYS_sched_getaffinity,
+    libc::SYS_sched_getparam,
+    libc::SYS_sched_getscheduler,
     libc::SYS_gettid,
     libc::SYS_getpid,
     libc::SYS_tgkill,

@@ -36,7 +36,9 @@ impl Cluster {
         );
         let kubeconfig = PathBuf::from(path);
         let read = Kubeconfig::read_from(&kubeconfig).unwrap();
-        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.unwrap();
+        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+            .await
+            .unwrap();
         let client = Client::try_from(config).unwrap();
         let namespace = format!("agent-{:08x}", getrandom::u32().unwrap());
         let object = Namespace {
@@ -46,7 +48,10 @@ impl Cluster {
             },
             ..Default::default()
         };
-        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
+        Api::<Namespace>::all(client.clone())
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap();
         Self {
             client,
             namespace,
@@ -62,7 +67,12 @@ impl Cluster {
     }
 
     /// Writes a revision as the operator does, in chunks of `chunk` bytes. Returns the revision's name.
-    pub(crate) async fn publish(&self, function: &Published<'_>, sequence: u64, chunk: usize) -> String {
+    pub(crate) async fn publish(
+        &self,
+        function: &Published<'_>,
+        sequence: u64,
+        chunk: usize,
+    ) -> String {
         let (encoded, secrets) = function.build();
         let pieces: Vec<_> = encoded.bytes.chunks(chunk).collect();
         for (index, piece) in pieces.iter().enumerate() {
@@ -72,20 +82,32 @@ impl Cluster {
             annotations.insert(labels::CHUNKS.into(), pieces.len().to_string());
             let object = ConfigMap {
                 metadata,
-                binary_data: Some(BTreeMap::from([(labels::DATA_KEY.into(), ByteString(piece.to_vec()))])),
+                binary_data: Some(BTreeMap::from([(
+                    labels::DATA_KEY.into(),
+                    ByteString(piece.to_vec()),
+                )])),
                 immutable: Some(true),
                 ..Default::default()
             };
-            self.api::<ConfigMap>().create(&PostParams::default(), &object).await.unwrap();
+            self.api::<ConfigMap>()
+                .create(&PostParams::default(), &object)
+                .await
+                .unwrap();
         }
         if let Some(secrets) = secrets {
             let object = Secret {
                 metadata: function.metadata(&encoded, sequence, "-env"),
-                data: Some(BTreeMap::from([(labels::DATA_KEY.into(), ByteString(secrets))])),
+                data: Some(BTreeMap::from([(
+                    labels::DATA_KEY.into(),
+                    ByteString(secrets),
+                )])),
                 immutable: Some(true),
                 ..Default::default()
             };
-            self.api::<Secret>().create(&PostParams::default(), &object).await.unwrap();
+            self.api::<Secret>()
+                .create(&PostParams::default(), &object)
+                .await
+                .unwrap();
         }
         encoded.digest.revision().to_owned()
     }
@@ -94,19 +116,28 @@ impl Cluster {
     pub(crate) async fn raise(&self, function: &Published<'_>, sequence: u64) {
         let (encoded, _) = function.build();
         let name = function.object_name(&encoded, "-0");
-        let patch = json!({ "metadata": { "annotations": { labels::SEQUENCE: sequence.to_string() } } });
+        let patch =
+            json!({ "metadata": { "annotations": { labels::SEQUENCE: sequence.to_string() } } });
         let api = self.api::<ConfigMap>();
-        api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn remove(&self, function: &Published<'_>) {
         let (encoded, _) = function.build();
         let name = function.object_name(&encoded, "-0");
-        self.api::<ConfigMap>().delete(&name, &DeleteParams::default()).await.unwrap();
+        self.api::<ConfigMap>()
+            .delete(&name, &DeleteParams::default())
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn create(&self, object: ConfigMap) {
-        self.api::<ConfigMap>().create(&PostParams::default(), &object).await.unwrap();
+        self.api::<ConfigMap>()
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap();
     }
 
     /// A token of a new ServiceAccount.
@@ -120,7 +151,10 @@ impl Cluster {
             ..Default::default()
         };
         if accounts.get_opt(account).await.unwrap().is_none() {
-            accounts.create(&PostParams::default(), &object).await.unwrap();
+            accounts
+                .create(&PostParams::default(), &object)
+                .await
+                .unwrap();
         }
         let wanted = TokenRequest {
             spec: Some(TokenRequestSpec {
@@ -129,7 +163,10 @@ impl Cluster {
             }),
             ..Default::default()
         };
-        let answer = accounts.create_token_request(account, &PostParams::default(), &wanted).await.unwrap();
+        let answer = accounts
+            .create_token_request(account, &PostParams::default(), &wanted)
+            .await
+            .unwrap();
         answer.status.unwrap().token.unwrap()
     }
 
@@ -139,12 +176,24 @@ impl Cluster {
         let kubeconfig = folder.path().join("kubeconfig");
         let text = std::fs::read_to_string(&self.kubeconfig).unwrap();
         let target = server(&text);
-        std::fs::write(&kubeconfig, text.replace(&target, &format!("https://127.0.0.1:{}", proxy.port))).unwrap();
+        std::fs::write(
+            &kubeconfig,
+            text.replace(&target, &format!("https://127.0.0.1:{}", proxy.port)),
+        )
+        .unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_isolet"))
             .arg("agent")
-            .args(["--listen=127.0.0.1:0", "--agent-listen=127.0.0.1:0", "--domain=fn.test", "--drain-seconds=5"])
+            .args([
+                "--listen=127.0.0.1:0",
+                "--agent-listen=127.0.0.1:0",
+                "--domain=fn.test",
+                "--drain-seconds=5",
+            ])
             .arg(format!("--namespace={}", self.namespace))
-            .arg(format!("--operator-service-account={}:operator", self.namespace))
+            .arg(format!(
+                "--operator-service-account={}:operator",
+                self.namespace
+            ))
             .arg(format!("--cache-dir={}", cache.display()))
             .env("KUBECONFIG", &kubeconfig)
             .env_remove("RUST_LOG")
@@ -198,7 +247,9 @@ impl Published<'_> {
 
     fn build(&self) -> (Encoded, Option<Vec<u8>>) {
         let env = match self.secret {
-            Some(_) => json!([{ "name": "TOKEN", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }]),
+            Some(_) => {
+                json!([{ "name": "TOKEN", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }])
+            }
             None => json!([]),
         };
         let function: Function = serde_json::from_value(json!({
@@ -220,7 +271,10 @@ impl Published<'_> {
             sources.secret_env.insert("TOKEN".into(), value);
         }
         let built = build(&validate(&function, sources).unwrap()).unwrap();
-        (built.bundle, built.secrets.map(|secrets| secrets.encode().unwrap()))
+        (
+            built.bundle,
+            built.secrets.map(|secrets| secrets.encode().unwrap()),
+        )
     }
 
     fn object_name(&self, encoded: &Encoded, suffix: &str) -> String {
@@ -229,7 +283,12 @@ impl Published<'_> {
 
     fn metadata(&self, encoded: &Encoded, sequence: u64, suffix: &str) -> ObjectMeta {
         let pairs = |pairs: &[(&str, &str)]| {
-            Some(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+            Some(
+                pairs
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect(),
+            )
         };
         ObjectMeta {
             name: Some(self.object_name(encoded, suffix)),
@@ -266,28 +325,46 @@ impl Agent {
     }
 
     pub(crate) fn own(&self, path: &str, token: Option<&str>) -> Option<Answer> {
-        let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let authorization = token
+            .map(|token| format!("authorization: Bearer {token}\r\n"))
+            .unwrap_or_default();
         request(
             self.port,
-            &format!("GET {path} HTTP/1.1\r\nhost: agent\r\n{authorization}connection: close\r\n\r\n"),
+            &format!(
+                "GET {path} HTTP/1.1\r\nhost: agent\r\n{authorization}connection: close\r\n\r\n"
+            ),
         )
     }
 
     pub(crate) fn until(&self, what: &str, check: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !check(self) {
-            assert!(Instant::now() < deadline, "{what} did not come\n{}", self.output.text());
+            assert!(
+                Instant::now() < deadline,
+                "{what} did not come\n{}",
+                self.output.text()
+            );
             std::thread::yield_now();
         }
     }
 
     pub(crate) fn until_body(&self, name: &str, body: &str) {
-        self.until(body, |agent| agent.function(name).is_some_and(|answer| answer.body == body));
+        self.until(body, |agent| {
+            agent
+                .function(name)
+                .is_some_and(|answer| answer.body == body)
+        });
     }
 
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 }
 
@@ -320,7 +397,9 @@ impl Proxy {
                 if is_cut.load(Ordering::SeqCst) {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect(&target) else { continue };
+                let Ok(server) = TcpStream::connect(&target) else {
+                    continue;
+                };
                 let mut kept = streams.lock().unwrap();
                 kept.push(client.try_clone().unwrap());
                 kept.push(server.try_clone().unwrap());

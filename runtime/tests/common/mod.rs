@@ -32,7 +32,10 @@ impl Output {
     }
 
     pub(crate) fn text(&self) -> String {
-        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.text
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Waits until `check` finds what it looks for.
@@ -44,7 +47,10 @@ impl Output {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{what} did not come; the output was:\n{text}");
+            assert!(
+                !left.is_zero(),
+                "{what} did not come; the output was:\n{text}"
+            );
             text = self.grown.wait_timeout(text, left).unwrap().0;
         }
     }
@@ -139,7 +145,10 @@ impl Dev {
 
     pub(crate) fn kill_worker(&self) -> u32 {
         let pid = self.worker().expect("a worker");
-        let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+        let killed = Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status()
+            .unwrap();
         assert!(killed.success());
         pid
     }
@@ -182,7 +191,10 @@ pub(crate) fn write(path: &Path, text: &str) {
 
 /// One request on a connection of its own; `None` where the connection broke.
 pub(crate) fn get(port: u16, path: &str) -> Option<Answer> {
-    request(port, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
+    request(
+        port,
+        &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"),
+    )
 }
 
 pub(crate) fn request(port: u16, text: &str) -> Option<Answer> {
@@ -208,5 +220,7 @@ pub(crate) fn function(name: &str, spec: &str, code: &str) -> String {
 
 /// A handler that answers with an expression.
 pub(crate) fn answers(expression: &str) -> String {
-    format!("export default {{\n  async fetch(request: Request, env, ctx) {{\n    return new Response({expression});\n  }}\n}}")
+    format!(
+        "export default {{\n  async fetch(request: Request, env, ctx) {{\n    return new Response({expression});\n  }}\n}}"
+    )
 }

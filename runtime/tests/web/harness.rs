@@ -100,6 +100,8 @@ pub struct World {
     pub hold_fetches: bool,
     pub held_fetches: Vec<CompletionId>,
     pub aborted_fetches: Vec<CompletionId>,
+    /// Told of each line of the console.
+    pub on_console: Option<std::sync::mpsc::Sender<()>>,
 }
 
 impl World {
@@ -256,7 +258,12 @@ impl Host for TestHost {
         *self.0.borrow_mut().holds.entry(request.0).or_default() -= 1;
     }
     fn console(&mut self, level: ConsoleLevel, text: String) {
-        self.0.borrow_mut().console.push((level, text));
+        let mut world = self.0.borrow_mut();
+        world.console.push((level, text));
+        if let Some(told) = &world.on_console {
+            // Nobody listens any more: only the first line counts.
+            let _ = told.send(());
+        }
     }
 }
 
@@ -265,7 +272,10 @@ thread_local! {
 }
 
 extern "C" fn on_reject(message: v8::PromiseRejectMessage<'_>) {
-    let (hash, event) = (message.get_promise().get_identity_hash().get(), message.get_event());
+    let (hash, event) = (
+        message.get_promise().get_identity_hash().get(),
+        message.get_event(),
+    );
     v8::callback_scope!(unsafe scope, &message);
     match event {
         v8::PromiseRejectEvent::PromiseRejectWithNoHandler => {
@@ -365,6 +375,17 @@ impl Instance {
         request
     }
 
+    /// `begin` without a body, with what `dispatch` returned.
+    pub fn try_begin(&mut self, head: RequestHead) -> (RequestId, Result<(), EntryError>) {
+        let request = RequestId(self.world.borrow_mut().id());
+        let result = self.enter(|entry, scope| entry.dispatch(scope, request, &head, None));
+        (request, result)
+    }
+
+    pub fn handle(&self) -> v8::IsolateHandle {
+        self.isolate.thread_safe_handle()
+    }
+
     pub fn complete(&mut self, id: CompletionId, completion: Completion) {
         let result = self.enter(|entry, scope| entry.complete(scope, id, completion));
         self.note(result);
@@ -425,6 +446,24 @@ impl Instance {
         failure.expect("the handler did not fail")
     }
 
+    /// What the heap holds after a full collection.
+    pub fn heap_bytes(&mut self) -> usize {
+        self.isolate.low_memory_notification();
+        let statistics = self.isolate.get_heap_statistics();
+        statistics.used_heap_size() + statistics.external_memory()
+    }
+
+    /// Console texts since the last call.
+    pub fn console(&self) -> Vec<String> {
+        let lines = std::mem::take(&mut self.world.borrow_mut().console);
+        lines.into_iter().map(|(_, text)| text).collect()
+    }
+
+    /// Requests that JavaScript still keeps, and what it still waits for.
+    pub fn under_way(&mut self) -> (u32, u32) {
+        self.enter(|entry, scope| entry.under_way(scope))
+    }
+
     pub fn unhandled(&self) -> Vec<Exception> {
         UNHANDLED.with_borrow_mut(|list| list.drain(..).map(|(_, exception)| exception).collect())
     }
@@ -442,14 +481,21 @@ pub fn head(method: &str, url: &str, headers: &[(&str, &str)]) -> RequestHead {
 }
 
 /// Compiles and evaluates a module of its own; a failure is the test's.
-fn evaluate<'s>(
-    scope: &mut v8::PinScope<'s, '_>,
-    source: &str,
-) -> v8::Local<'s, v8::Value> {
+fn evaluate<'s>(scope: &mut v8::PinScope<'s, '_>, source: &str) -> v8::Local<'s, v8::Value> {
     let text = v8::String::new(scope, source).expect("source");
     let name = v8::String::new(scope, "main.ts").expect("name");
     let origin = v8::ScriptOrigin::new(
-        scope, name.into(), 0, 0, false, 0, None, false, false, true, None,
+        scope,
+        name.into(),
+        0,
+        0,
+        false,
+        0,
+        None,
+        false,
+        false,
+        true,
+        None,
     );
     let mut compiler_source = v8::script_compiler::Source::new(text, Some(&origin));
     v8::tc_scope!(let scope, scope);
@@ -477,7 +523,11 @@ pub fn run_cases(file: &'static str, source: &'static str) {
         let mut instance = Instance::new(&format!("{PRELUDE}\n{source}"));
         instance.world.borrow_mut().fetch_answer = Some(Box::new(echo));
         let request = instance.begin(
-            head("POST", "http://tests.default/run?x=1", &[("x-one", "1"), ("content-type", "text/plain")]),
+            head(
+                "POST",
+                "http://tests.default/run?x=1",
+                &[("x-one", "1"), ("content-type", "text/plain")],
+            ),
             Some(&["he", "llo"]),
         );
         instance.run();
@@ -485,10 +535,16 @@ pub fn run_cases(file: &'static str, source: &'static str) {
         let text = answer.text();
         let (count, failures) = text.split_once('\n').expect("count");
         assert!(failures.is_empty(), "{file}:\n{failures}");
-        assert!(count.parse::<usize>().expect("count") > 0, "{file} has no tests");
+        assert!(
+            count.parse::<usize>().expect("count") > 0,
+            "{file} has no tests"
+        );
         assert_eq!(instance.thrown, vec![], "{file}");
         let world = instance.world.borrow();
-        assert!(world.ready.is_empty() && world.timers.is_empty(), "{file} left something behind");
+        assert!(
+            world.ready.is_empty() && world.timers.is_empty(),
+            "{file} left something behind"
+        );
     });
 }
 
@@ -500,15 +556,27 @@ fn echo(request: &OutboundRequest) -> Result<InboundResponse, HostError> {
     let mut headers = vec![
         ("x-method".to_string(), request.method.clone()),
         ("x-redirect".to_string(), format!("{:?}", request.redirect)),
-        ("x-request".to_string(), format!("{:?}", request.request.map(|id| id.0))),
+        (
+            "x-request".to_string(),
+            format!("{:?}", request.request.map(|id| id.0)),
+        ),
         ("content-type".to_string(), "text/plain".to_string()),
     ];
-    headers.extend(request.headers.iter().map(|(n, v)| (format!("echo-{n}"), v.clone())));
+    headers.extend(
+        request
+            .headers
+            .iter()
+            .map(|(n, v)| (format!("echo-{n}"), v.clone())),
+    );
     if let OutgoingBody::Full(bytes) = &request.body {
         headers.push(("x-body".into(), String::from_utf8_lossy(bytes).into_owned()));
     }
     Ok(InboundResponse {
-        status: if request.url.contains("/404") { 404 } else { 200 },
+        status: if request.url.contains("/404") {
+            404
+        } else {
+            200
+        },
         status_text: "Fine".into(),
         headers,
         url: request.url.clone(),

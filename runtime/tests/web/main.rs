@@ -1,8 +1,13 @@
 //! The Web APIs in real isolates made from a real snapshot.
-#![allow(missing_docs, clippy::unwrap_used, unsafe_code, clippy::undocumented_unsafe_blocks)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
-mod harness;
+mod console;
+mod fetch;
 mod handler;
+mod harness;
+mod memory;
+mod termination;
+mod wasm;
 
 use harness::run_cases;
 
@@ -15,4 +20,6 @@ macro_rules! cases {
     };
 }
 
-cases![headers];
+cases![
+    globals, events, headers, url, encoding, streams, http, prototypes
+];

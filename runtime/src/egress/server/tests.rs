@@ -25,7 +25,12 @@ struct Answer {
 
 impl Answer {
     fn error(&self) -> String {
-        let text = self.headers.get(EGRESS_ERROR_HEADER).expect("an error").to_str().unwrap();
+        let text = self
+            .headers
+            .get(EGRESS_ERROR_HEADER)
+            .expect("an error")
+            .to_str()
+            .unwrap();
         percent_decode(text)
     }
 }
@@ -62,10 +67,16 @@ async fn agent_with(policy: PlatformPolicy, rules: &[&str]) -> Agent {
     });
     table.set(&revision.identity, [&revision]);
     let connector = Connector::new(policy).unwrap();
-    let server = Arc::new(EgressServer::new(connector, table.clone(), Metrics::default()));
+    let server = Arc::new(EgressServer::new(
+        connector,
+        table.clone(),
+        Metrics::default(),
+    ));
     let (ours, theirs) = UnixStream::pair().unwrap();
     tokio::spawn(server.serve(theirs));
-    let (sender, connection) = client::handshake(TokioExecutor::new(), TokioIo::new(ours)).await.unwrap();
+    let (sender, connection) = client::handshake(TokioExecutor::new(), TokioIo::new(ours))
+        .await
+        .unwrap();
     tokio::spawn(connection);
     Agent { sender, table }
 }
@@ -125,7 +136,9 @@ async fn serve_one(mut stream: TcpStream, answer: &(dyn Fn(&str) -> String + Sen
             break;
         }
         match stream.read(&mut buffer).await {
-            Ok(bytes) if bytes > 0 => request.push_str(std::str::from_utf8(&buffer[..bytes]).unwrap()),
+            Ok(bytes) if bytes > 0 => {
+                request.push_str(std::str::from_utf8(&buffer[..bytes]).unwrap())
+            }
             _ => return,
         }
     }
@@ -133,7 +146,10 @@ async fn serve_one(mut stream: TcpStream, answer: &(dyn Fn(&str) -> String + Sen
 }
 
 fn ok(body: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn redirect(status: u16, to: &str) -> String {
@@ -145,14 +161,28 @@ async fn an_allowed_request_arrives_and_its_answer_comes_back() {
     let address = server(|request| ok(&request.replace("\r\n", "|"))).await;
     let agent = agent(&[&format!("localhost:{}", address.port())]).await;
     let url = format!("http://localhost:{}/a/b?c=d", address.port());
-    let request = Request::post(&url).header("x-mine", "1").header(REDIRECT_HEADER, "manual");
+    let request = Request::post(&url)
+        .header("x-mine", "1")
+        .header(REDIRECT_HEADER, "manual");
     let answer = agent.send(request, "the body").await;
     assert_eq!(answer.status, 200);
-    assert!(answer.body.starts_with("POST /a/b?c=d HTTP/1.1|"), "{}", answer.body);
-    assert!(answer.body.contains(&format!("host: localhost:{}|", address.port())));
+    assert!(
+        answer.body.starts_with("POST /a/b?c=d HTTP/1.1|"),
+        "{}",
+        answer.body
+    );
+    assert!(
+        answer
+            .body
+            .contains(&format!("host: localhost:{}|", address.port()))
+    );
     assert!(answer.body.contains("x-mine: 1|"));
     assert!(answer.body.ends_with("||the body"), "{}", answer.body);
-    assert!(!answer.body.contains("isolet-"), "nothing internal leaves: {}", answer.body);
+    assert!(
+        !answer.body.contains("isolet-"),
+        "nothing internal leaves: {}",
+        answer.body
+    );
     assert_eq!(answer.headers[FINAL_URL_HEADER], url);
 }
 
@@ -160,7 +190,9 @@ async fn an_allowed_request_arrives_and_its_answer_comes_back() {
 async fn what_no_rule_names_is_refused_with_the_line_to_add() {
     let address = server(|_| ok("never")).await;
     let agent = agent(&["example.com"]).await;
-    let answer = agent.fetch(&format!("http://localhost:{}/", address.port())).await;
+    let answer = agent
+        .fetch(&format!("http://localhost:{}/", address.port()))
+        .await;
     assert_eq!(answer.status, 502);
     assert_eq!(
         answer.error(),
@@ -170,7 +202,11 @@ async fn what_no_rule_names_is_refused_with_the_line_to_add() {
         )
     );
     let answer = agent.fetch("http://169.254.169.254/latest").await;
-    assert!(answer.error().contains("add \"169.254.169.254:80\""), "{}", answer.error());
+    assert!(
+        answer.error().contains("add \"169.254.169.254:80\""),
+        "{}",
+        answer.error()
+    );
 }
 
 #[tokio::test]
@@ -178,9 +214,13 @@ async fn in_a_cluster_a_name_for_a_private_address_is_refused() {
     let address = server(|_| ok("never")).await;
     let rule = format!("localhost:{}", address.port());
     let agent = agent_with(PlatformPolicy::default(), &[&rule]).await;
-    let answer = agent.fetch(&format!("http://localhost:{}/", address.port())).await;
+    let answer = agent
+        .fetch(&format!("http://localhost:{}/", address.port()))
+        .await;
     assert!(
-        answer.error().contains("a loopback address, which the platform's policy denies"),
+        answer
+            .error()
+            .contains("a loopback address, which the platform's policy denies"),
         "{}",
         answer.error()
     );
@@ -189,33 +229,53 @@ async fn in_a_cluster_a_name_for_a_private_address_is_refused() {
 #[tokio::test]
 async fn odd_spellings_of_an_address_are_the_address() {
     let agent = agent(&["0.0.0.0/0"]).await;
-    for host in ["0x7f.1", "2130706433", "0177.0.0.1", "127.1", "[::ffff:7f00:1]", "[::ffff:169.254.169.254]"] {
+    for host in [
+        "0x7f.1",
+        "2130706433",
+        "0177.0.0.1",
+        "127.1",
+        "[::ffff:7f00:1]",
+        "[::ffff:169.254.169.254]",
+    ] {
         let answer = agent.fetch(&format!("http://{host}/")).await;
         assert_eq!(answer.status, 502, "{host}");
-        assert!(answer.error().contains("is not allowed"), "{host}: {}", answer.error());
+        assert!(
+            answer.error().contains("is not allowed"),
+            "{host}: {}",
+            answer.error()
+        );
     }
 }
 
 #[tokio::test]
 async fn a_redirect_is_checked_like_a_request_of_its_own() {
     let secret = server(|_| ok("never")).await;
-    let (secret_port, targets) = (secret.port(), server(move |request| {
-        let port = secret.port();
-        if request.starts_with("GET /name") {
-            redirect(302, &format!("http://localhost:{port}/"))
-        } else {
-            redirect(302, "http://169.254.169.254/latest/meta-data/")
-        }
-    })
-    .await);
+    let (secret_port, targets) = (
+        secret.port(),
+        server(move |request| {
+            let port = secret.port();
+            if request.starts_with("GET /name") {
+                redirect(302, &format!("http://localhost:{port}/"))
+            } else {
+                redirect(302, "http://169.254.169.254/latest/meta-data/")
+            }
+        })
+        .await,
+    );
     let agent = agent(&[&format!("localhost:{}", targets.port()), "0.0.0.0/0"]).await;
-    let answer = agent.fetch(&format!("http://localhost:{}/name", targets.port())).await;
+    let answer = agent
+        .fetch(&format!("http://localhost:{}/name", targets.port()))
+        .await;
     assert!(
-        answer.error().contains(&format!("egress to localhost:{secret_port} is not allowed")),
+        answer
+            .error()
+            .contains(&format!("egress to localhost:{secret_port} is not allowed")),
         "{}",
         answer.error()
     );
-    let answer = agent.fetch(&format!("http://localhost:{}/ip", targets.port())).await;
+    let answer = agent
+        .fetch(&format!("http://localhost:{}/ip", targets.port()))
+        .await;
     assert!(answer.error().contains("metadata"), "{}", answer.error());
 }
 
@@ -227,7 +287,10 @@ async fn redirects_follow_fetch() {
             "/see-other" => redirect(303, "/final"),
             "/again" => redirect(307, "/final"),
             "/loop" => redirect(302, "/loop"),
-            _ => ok(&format!("{line} {}", request.split("\r\n\r\n").nth(1).unwrap_or(""))),
+            _ => ok(&format!(
+                "{line} {}",
+                request.split("\r\n\r\n").nth(1).unwrap_or("")
+            )),
         }
     })
     .await;
@@ -239,11 +302,19 @@ async fn redirects_follow_fetch() {
     assert_eq!(answer.headers[FINAL_URL_HEADER], format!("{base}/final"));
     let answer = agent.send(post("/again"), "data").await;
     assert_eq!(answer.body, "POST /final HTTP/1.1 data");
-    let manual = agent.send(post("/again").header(REDIRECT_HEADER, "manual"), "x").await;
+    let manual = agent
+        .send(post("/again").header(REDIRECT_HEADER, "manual"), "x")
+        .await;
     assert_eq!(manual.status, 307);
     assert_eq!(manual.headers["location"], "/final");
-    let error = agent.send(post("/again").header(REDIRECT_HEADER, "error"), "x").await;
-    assert!(error.error().contains("redirect is \"error\""), "{}", error.error());
+    let error = agent
+        .send(post("/again").header(REDIRECT_HEADER, "error"), "x")
+        .await;
+    assert!(
+        error.error().contains("redirect is \"error\""),
+        "{}",
+        error.error()
+    );
     let endless = agent.fetch(&format!("{base}/loop")).await;
     assert_eq!(endless.error(), "there were more than 20 redirects");
 }
@@ -271,41 +342,75 @@ async fn network_failures_say_what_failed() {
     let agent = agent(&[&format!("localhost:{port}"), "nowhere.invalid", "127.0.0.1"]).await;
     let answer = agent.fetch(&format!("http://localhost:{port}/")).await;
     assert!(
-        answer.error().starts_with(&format!("failed to connect to localhost:{port}: ")),
+        answer
+            .error()
+            .starts_with(&format!("failed to connect to localhost:{port}: ")),
         "{}",
         answer.error()
     );
     let answer = agent.fetch("http://nowhere.invalid/").await;
-    assert!(answer.error().starts_with("failed to resolve nowhere.invalid"), "{}", answer.error());
+    assert!(
+        answer
+            .error()
+            .starts_with("failed to resolve nowhere.invalid"),
+        "{}",
+        answer.error()
+    );
 }
 
 #[tokio::test]
 async fn huge_heads_are_errors_of_one_request_only() {
     let address = server(|request| {
         let bytes = request.split(' ').nth(1).unwrap()[1..].parse().unwrap();
-        format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "y".repeat(bytes))
+        format!(
+            "HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n",
+            "y".repeat(bytes)
+        )
     })
     .await;
     let agent = agent(&[&format!("localhost:{}", address.port())]).await;
     let base = format!("http://localhost:{}", address.port());
-    for (bytes, error) in [(15_000, "larger than 12 KiB"), (50_000, "larger than 12 KiB"), (1_000_000, "failed to exchange")] {
+    for (bytes, error) in [
+        (15_000, "larger than 12 KiB"),
+        (50_000, "larger than 12 KiB"),
+        (1_000_000, "failed to exchange"),
+    ] {
         let answer = agent.fetch(&format!("{base}/{bytes}")).await;
-        assert!(answer.error().contains(error), "{bytes}: {}", answer.error());
+        assert!(
+            answer.error().contains(error),
+            "{bytes}: {}",
+            answer.error()
+        );
     }
     let request = Request::get(format!("{base}/1")).header("x-big", "z".repeat(100_000));
     let answer = agent.send(request, "").await;
-    assert!(answer.error().contains("larger than 64 KiB"), "{}", answer.error());
+    assert!(
+        answer.error().contains("larger than 64 KiB"),
+        "{}",
+        answer.error()
+    );
     assert_eq!(agent.fetch(&format!("{base}/10000")).await.status, 200);
 }
 
 #[tokio::test]
 async fn unsendable_requests_and_unknown_functions_are_refused() {
     let agent = agent(&["example.com"]).await;
-    let answer = agent.send(Request::builder().method("TRACE").uri("http://example.com/"), "").await;
+    let answer = agent
+        .send(
+            Request::builder()
+                .method("TRACE")
+                .uri("http://example.com/"),
+            "",
+        )
+        .await;
     assert!(answer.error().contains("TRACE"), "{}", answer.error());
     agent.table.remove("uid-hello");
     let answer = agent.fetch("http://example.com/").await;
-    assert!(answer.error().contains("not served any more"), "{}", answer.error());
+    assert!(
+        answer.error().contains("not served any more"),
+        "{}",
+        answer.error()
+    );
 }
 
 #[tokio::test]
@@ -327,12 +432,19 @@ async fn a_body_is_streamed_and_holds_its_slot_until_it_ends() {
         .unwrap();
     let mut body = answer.await.unwrap().unwrap().into_body();
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
-    assert_eq!(first, "one", "the first piece is there while the server still holds the second");
+    assert_eq!(
+        first, "one",
+        "the first piece is there while the server still holds the second"
+    );
     let slots = agent.table.get("uid-hello").unwrap().slots.clone();
     assert_eq!(slots.available_permits(), MAX_AT_ONCE - 1);
     stream.write_all(b"3\r\ntwo\r\n0\r\n\r\n").await.unwrap();
     assert_eq!(body.collect().await.unwrap().to_bytes(), "two");
-    let freed = tokio::time::timeout(Duration::from_secs(5), slots.acquire_many(MAX_AT_ONCE as u32)).await;
+    let freed = tokio::time::timeout(
+        Duration::from_secs(5),
+        slots.acquire_many(MAX_AT_ONCE as u32),
+    )
+    .await;
     assert!(freed.is_ok(), "all slots are free again");
 }
 
@@ -344,7 +456,11 @@ async fn one_function_cannot_take_every_slot() {
     let held = slots.try_acquire_many(MAX_AT_ONCE as u32).unwrap();
     let url = format!("http://localhost:{}/", address.port());
     let answer = agent.fetch(&url).await;
-    assert!(answer.error().contains("256 outbound requests under way"), "{}", answer.error());
+    assert!(
+        answer.error().contains("256 outbound requests under way"),
+        "{}",
+        answer.error()
+    );
     drop(held);
     assert_eq!(agent.fetch(&url).await.status, 200);
 }

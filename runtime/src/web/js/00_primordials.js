@@ -31,7 +31,7 @@ for (const name of ["JSON", "Math", "Reflect"]) copy(globalThis[name], name, fal
 for (
   const name of [
     "Array", "ArrayBuffer", "BigInt", "Boolean", "DataView", "Date", "Error", "Function", "Map", "Number", "Object",
-    "Promise", "RegExp", "Set", "String", "Symbol", "Uint8Array", "Uint32Array", "WeakMap", "WeakSet", "EvalError",
+    "Promise", "RegExp", "Set", "String", "Symbol", "Uint8Array", "Uint32Array", "WeakMap", "WeakRef", "WeakSet", "EvalError",
     "RangeError", "ReferenceError", "SyntaxError", "TypeError", "URIError", "Int8Array", "Uint8ClampedArray",
     "Int16Array", "Uint16Array", "Int32Array", "BigInt64Array", "BigUint64Array",
   ]
@@ -54,7 +54,6 @@ primordials.PromiseResolve = Promise.resolve.bind(Promise);
 primordials.PromiseReject = Promise.reject.bind(Promise);
 primordials.PromiseWithResolvers = Promise.withResolvers.bind(Promise);
 primordials.uncurryThis = uncurryThis;
-// A number from 0 to under 1 is not needed here; Math.random is the tenant's.
 freeze(primordials);
 
 // Marks a class's members enumerable and names it, as Web IDL has them.

@@ -203,6 +203,7 @@ class EventTarget {
     }
     const listener = { __proto__: null, callback, capture: flat.capture, once: flat.once, passive: flat.passive, removed: false };
     ArrayPrototypePush(list, listener);
+    internals.keepSignal(this);
     if (signal !== undefined) internals.onAbort(signal, () => EventTarget.#remove(this, key, listener));
   }
 

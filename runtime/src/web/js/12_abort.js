@@ -1,7 +1,7 @@
 // AbortController and AbortSignal, https://dom.spec.whatwg.org/#aborting-ongoing-activities
 "use strict";
 
-const { ArrayPrototypePush, Number, Set, SetPrototypeAdd, SetPrototypeDelete, SetPrototypeForEach, TypeError } = primordials;
+const { ArrayPrototypePush, Number, Set, SetPrototypeAdd, SetPrototypeDelete, SetPrototypeForEach, SetPrototypeGetSize, TypeError, WeakRef, WeakRefPrototypeDeref } = primordials;
 const { DOMException, defineInterface, defineHandler, dispatchTrusted, Event, EventTarget } = internals;
 
 const kInternal = { __proto__: null };
@@ -12,6 +12,10 @@ class AbortSignal extends EventTarget {
   #algorithms = undefined; // Set of functions, run once
   #handler = { __proto__: null, value: null, added: false };
   #sources = undefined; // signals that a dependent one follows
+  #dependents = undefined; // WeakRefs of the signals that follow this one
+  #sweepAt = 16; // at how many dependents the dead ones are taken out
+  #listened = false; // whether somebody ever listened with addEventListener
+  #kept = undefined; // Set of dependents that somebody listens to: they must not be collected
 
   constructor(token = undefined) {
     if (token !== kInternal) throw new TypeError("Illegal constructor");
@@ -63,18 +67,47 @@ class AbortSignal extends EventTarget {
     for (let i = 0; i < signals.length; i++) {
       const roots = signals[i].#sources ?? [signals[i]];
       for (let r = 0; r < roots.length; r++) {
-        const root = roots[r];
-        ArrayPrototypePush(result.#sources, root);
-        AbortSignal.#add(root, () => AbortSignal.#signal(result, root.#reason));
+        ArrayPrototypePush(result.#sources, roots[r]);
+        AbortSignal.#follow(roots[r], result);
       }
     }
     return result;
+  }
+
+  // A long-lived signal holds those that follow it weakly.
+  static #follow(root, dependent) {
+    root.#dependents ??= [];
+    ArrayPrototypePush(root.#dependents, new WeakRef(dependent));
+    if (root.#dependents.length < root.#sweepAt) return;
+    const alive = [];
+    for (let i = 0; i < root.#dependents.length; i++) {
+      if (WeakRefPrototypeDeref(root.#dependents[i]) !== undefined) ArrayPrototypePush(alive, root.#dependents[i]);
+    }
+    root.#dependents = alive;
+    root.#sweepAt = 2 * alive.length + 16;
+  }
+
+  static #keep(signal) {
+    if (signal.#sources === undefined || signal.#aborted) return;
+    for (let i = 0; i < signal.#sources.length; i++) {
+      signal.#sources[i].#kept ??= new Set();
+      SetPrototypeAdd(signal.#sources[i].#kept, signal);
+    }
+  }
+
+  static #release(signal) {
+    if (signal.#sources === undefined) return;
+    for (let i = 0; i < signal.#sources.length; i++) {
+      const kept = signal.#sources[i].#kept;
+      if (kept !== undefined) SetPrototypeDelete(kept, signal);
+    }
   }
 
   static #add(signal, algorithm) {
     if (signal.#aborted) return;
     signal.#algorithms ??= new Set();
     SetPrototypeAdd(signal.#algorithms, algorithm);
+    AbortSignal.#keep(signal);
   }
 
   // https://dom.spec.whatwg.org/#abortsignal-signal-abort
@@ -84,8 +117,17 @@ class AbortSignal extends EventTarget {
     signal.#reason = reason === undefined ? abortError() : reason;
     const algorithms = signal.#algorithms;
     signal.#algorithms = undefined;
+    AbortSignal.#release(signal);
+    signal.#sources = undefined;
     if (algorithms !== undefined) SetPrototypeForEach(algorithms, (algorithm) => algorithm());
     dispatchTrusted(signal, new Event("abort"));
+    const dependents = signal.#dependents;
+    signal.#dependents = signal.#kept = undefined;
+    if (dependents === undefined) return;
+    for (let i = 0; i < dependents.length; i++) {
+      const dependent = WeakRefPrototypeDeref(dependents[i]);
+      if (dependent !== undefined) AbortSignal.#signal(dependent, signal.#reason);
+    }
   }
 
   get aborted() {
@@ -102,6 +144,11 @@ class AbortSignal extends EventTarget {
 
   static {
     defineHandler(AbortSignal.prototype, "onabort", "abort", (signal) => signal.#handler);
+    internals.keepSignal = (target) => {
+      if (!(#aborted in target)) return;
+      target.#listened = true;
+      AbortSignal.#keep(target);
+    };
     internals.newAbortSignal = () => new AbortSignal(kInternal);
     internals.dependentSignal = (signals) => AbortSignal.#dependent(signals);
     internals.signalAbort = (signal, reason) => AbortSignal.#signal(signal, reason);
@@ -110,7 +157,9 @@ class AbortSignal extends EventTarget {
     internals.abortReason = (signal) => signal.#reason;
     internals.onAbort = (signal, algorithm) => AbortSignal.#add(signal, algorithm);
     internals.offAbort = (signal, algorithm) => {
-      if (signal.#algorithms !== undefined) SetPrototypeDelete(signal.#algorithms, algorithm);
+      if (signal.#algorithms === undefined) return;
+      SetPrototypeDelete(signal.#algorithms, algorithm);
+      if (SetPrototypeGetSize(signal.#algorithms) === 0 && !signal.#listened) AbortSignal.#release(signal);
     };
   }
 }

@@ -86,6 +86,12 @@ function queueMicrotask(callback) {
   });
 }
 
+// https://html.spec.whatwg.org/#dom-reporterror
+function reportError(error) {
+  requireArguments(arguments.length, 1, "reportError");
+  internals.reportException(error);
+}
+
 // For this layer's own use.
 internals.startTimer = (delay, callback) => {
   onCompletion(op_start_timer(delay > MAX_DELAY_MS ? MAX_DELAY_MS : delay), (failed) => {
@@ -93,5 +99,5 @@ internals.startTimer = (delay, callback) => {
   });
 };
 
-const functions = { __proto__: null, setTimeout, setInterval, clearTimeout, clearInterval, queueMicrotask };
+const functions = { __proto__: null, setTimeout, setInterval, clearTimeout, clearInterval, queueMicrotask, reportError };
 internals.functions = functions;

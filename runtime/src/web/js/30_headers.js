@@ -3,8 +3,8 @@
 "use strict";
 
 const {
-  ArrayPrototypeJoin, ArrayPrototypePush, ArrayPrototypeSort, ArrayPrototypeSplice, FunctionPrototypeCall, ObjectPrototypeHasOwnProperty,
-  ReflectOwnKeys, ReflectGetOwnPropertyDescriptor, RegExpPrototypeExec, StringPrototypeCharCodeAt, StringPrototypeSlice,
+  ArrayPrototypeJoin, ArrayPrototypePush, ArrayPrototypeSort, ArrayPrototypeSplice, FunctionPrototypeCall, Map,
+  MapPrototypeGet, MapPrototypeSet, ReflectOwnKeys, ReflectGetOwnPropertyDescriptor, RegExpPrototypeExec, StringPrototypeCharCodeAt, StringPrototypeSlice,
   StringPrototypeSplit, StringPrototypeToLowerCase, SymbolIterator, TypeError, ObjectCreate, ObjectDefineProperty,
   IteratorPrototype,
 } = primordials;
@@ -55,12 +55,13 @@ function combined(list, name) {
 
 // https://fetch.spec.whatwg.org/#concept-header-list-sort-and-combine
 function sortAndCombine(list) {
+  const values = new Map();
   const names = [];
-  const seen = new primordials.Set();
   for (let i = 0; i < list.length; i += 2) {
-    if (primordials.SetPrototypeHas(seen, list[i])) continue;
-    primordials.SetPrototypeAdd(seen, list[i]);
-    ArrayPrototypePush(names, list[i]);
+    const name = list[i];
+    const value = MapPrototypeGet(values, name);
+    if (value === undefined) ArrayPrototypePush(names, name);
+    MapPrototypeSet(values, name, value === undefined ? list[i + 1] : `${value}, ${list[i + 1]}`);
   }
   ArrayPrototypeSort(names);
   const entries = [];
@@ -69,7 +70,7 @@ function sortAndCombine(list) {
     if (name === "set-cookie") {
       for (let i = 0; i < list.length; i += 2) if (list[i] === name) ArrayPrototypePush(entries, [name, list[i + 1]]);
     } else {
-      ArrayPrototypePush(entries, [name, combined(list, name)]);
+      ArrayPrototypePush(entries, [name, MapPrototypeGet(values, name)]);
     }
   }
   return entries;
@@ -77,6 +78,7 @@ function sortAndCombine(list) {
 
 class Headers {
   #list; // flat array, or a string not yet split
+  #sorted = undefined; // what iteration gives, until the list changes
   #guard; // "none", "request", "response" or "immutable"
 
   constructor(init = undefined) {
@@ -98,6 +100,7 @@ class Headers {
 
   static #write(headers) {
     if (headers.#guard === "immutable") throw new TypeError("These headers are immutable; copy them with new Headers(headers)");
+    headers.#sorted = undefined;
     return Headers.#read(headers);
   }
 
@@ -157,11 +160,9 @@ class Headers {
   forEach(callback, thisArg = undefined) {
     requireArguments(arguments.length, 1, "Headers.forEach");
     if (typeof callback !== "function") throw new TypeError("Headers.forEach: the callback is not a function");
-    let index = 0;
-    for (;;) {
-      const entries = sortAndCombine(Headers.#read(this));
-      if (index >= entries.length) return;
-      const entry = entries[index++];
+    for (let index = 0;; index++) {
+      const entry = internals.headersEntry(this, index);
+      if (entry === undefined) return;
       FunctionPrototypeCall(callback, thisArg, entry[1], entry[0], this);
     }
   }
@@ -183,6 +184,10 @@ class Headers {
 
   static {
     internals.isHeaders = (value) => typeof value === "object" && value !== null && #list in value;
+    internals.headersEntry = (headers, index) => {
+      headers.#sorted ??= sortAndCombine(Headers.#read(headers));
+      return index < headers.#sorted.length ? headers.#sorted[index] : undefined;
+    };
     internals.headersList = (headers) => Headers.#read(headers);
     // Arriving fields not looked at yet need no splitting to be passed on.
     internals.headersRaw = (headers) =>
@@ -205,8 +210,8 @@ internals.makeHeaders = (list, guard) => {
   return new Headers(kInternal);
 };
 
-// https://webidl.spec.whatwg.org/#js-default-iterator-object; one class for Headers and URLSearchParams.
-internals.pairIterator = (tag, entriesOf) => {
+// https://webidl.spec.whatwg.org/#js-default-iterator-object, live: entryAt(target, index) gives a pair or undefined.
+internals.pairIterator = (tag, entryAt) => {
   const NEXT = { __proto__: null };
   class PairIterator {
     #target = NEXT.target;
@@ -214,9 +219,9 @@ internals.pairIterator = (tag, entriesOf) => {
     #index = 0;
 
     next() {
-      const entries = entriesOf(this.#target);
-      if (this.#index >= entries.length) return { value: undefined, done: true };
-      const entry = entries[this.#index++];
+      const entry = entryAt(this.#target, this.#index);
+      if (entry === undefined) return { value: undefined, done: true };
+      this.#index++;
       const value = this.#kind === "keys" ? entry[0] : this.#kind === "values" ? entry[1] : [entry[0], entry[1]];
       return { value, done: false };
     }
@@ -238,7 +243,7 @@ internals.pairIterator = (tag, entriesOf) => {
     return iterator;
   };
 };
-const makeIterator = internals.pairIterator("Headers", (headers) => sortAndCombine(internals.headersList(headers)));
+const makeIterator = internals.pairIterator("Headers", internals.headersEntry);
 
 // https://webidl.spec.whatwg.org/#js-union: a sequence of pairs if iterable, else a record.
 // Calls add(name, value) for each.

@@ -83,7 +83,7 @@ function extract(init) {
       return new Body(undefined, null, init);
     }
     if (ArrayBufferIsView(init) || isArrayBuffer(init)) {
-      return new Body(TypedArrayPrototypeSlice(viewBytes(init)), null, undefined);
+      return new Body(new Uint8Array(viewBytes(init)), null, undefined);
     }
     if (internals.isURLSearchParams?.(init)) {
       extractedType = "application/x-www-form-urlencoded;charset=UTF-8";
@@ -125,7 +125,7 @@ function bodyStream(body) {
       __proto__: null,
       type: "bytes",
       pull(controller) {
-        const bytes = typeof source === "string" ? op_encode(source) : TypedArrayPrototypeSlice(source);
+        const bytes = typeof source === "string" ? op_encode(source) : new Uint8Array(source);
         if (bytes.length > 0) streams.byteEnqueue(controller, bytes);
         streams.byteClose(controller);
         // A read that waits for bytes of its own is answered with none.
@@ -222,16 +222,16 @@ async function readAll(body) {
   const reader = streams.reader(body.stream);
   for (;;) {
     const step = await streams.read(reader);
-    if (step.done) return join(chunks, total);
+    if (step.done) return chunks.length === 1 ? new Uint8Array(chunks[0]) : join(chunks, total);
     const chunk = step.value;
     if (!isUint8Array(chunk)) {
       const error = new TypeError("A body's stream gave something that is no Uint8Array");
       streams.cancelReader(reader, error);
       throw error;
     }
-    const length = TypedArrayPrototypeGetByteLength(chunk);
-    ArrayPrototypePush(chunks, chunk);
-    total += length;
+    const piece = viewBytes(chunk);
+    ArrayPrototypePush(chunks, piece);
+    total += TypedArrayPrototypeGetByteLength(piece);
   }
 }
 
@@ -253,7 +253,7 @@ function decodedText(text) {
 function owned(bytes) {
   const buffer = TypedArrayPrototypeGetBuffer(bytes);
   if (ArrayBufferPrototypeGetByteLength(buffer) === TypedArrayPrototypeGetByteLength(bytes)) return bytes;
-  return TypedArrayPrototypeSlice(bytes);
+  return new Uint8Array(bytes);
 }
 
 // https://fetch.spec.whatwg.org/#concept-body-consume-body

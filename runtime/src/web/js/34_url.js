@@ -162,11 +162,9 @@ ObjectDefineProperty(URLSearchParams.prototype, SymbolIterator, {
 });
 defineInterface(URLSearchParams);
 
-const makeIterator = internals.pairIterator("URLSearchParams", (params) => {
+const makeIterator = internals.pairIterator("URLSearchParams", (params, index) => {
   const list = listOf(params);
-  const entries = [];
-  for (let i = 0; i < list.length; i += 2) ArrayPrototypePush(entries, [list[i], list[i + 1]]);
-  return entries;
+  return 2 * index < list.length ? [list[2 * index], list[2 * index + 1]] : undefined;
 });
 
 function text(value) {

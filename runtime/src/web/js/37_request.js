@@ -51,7 +51,8 @@ class Request {
       state.url = from.url;
       state.method = from.method;
       state.redirect = from.redirect;
-      state.follows = Request.#signalOf(input);
+      // Following what the input follows spares a signal of its own that nobody asked for.
+      state.follows = from.signal === undefined && from.follows !== undefined ? from.follows : Request.#signalOf(input);
     }
     const { body, headers, method, redirect, signal } = options;
     if (redirect !== undefined) {

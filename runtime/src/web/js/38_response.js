@@ -93,7 +93,7 @@ class Response {
     if (state.headers !== undefined && !internals.headersHas(state.headers, "content-type")) {
       internals.appendHeader(state.headers, "content-type", "application/json");
     }
-    state.body = new bodies.Body(text, 0, undefined);
+    state.body = new bodies.Body(text, null, undefined);
     return new Response(kInternal, state);
   }
 

@@ -3,7 +3,7 @@
 
 const { FunctionPrototypeCall, PromiseWithResolvers, PromisePrototypeThen, TypeError } = primordials;
 const {
-  abortReason, arrivingResponse, body: bodies, exposed, headersRaw, isAborted, offAbort, onAbort, pump, pumpStream, requestSignal, requestState,
+  abortReason, arrivingResponse, body: bodies, exposed, headersRaw, isAborted, offAbort, onAbort, pump, pumpStream, requestState,
   streams,
 } = internals;
 const { op_abort_fetch, op_cancel_read, op_close, op_fetch } = ops;
@@ -24,8 +24,7 @@ function fetch(input, init = undefined) {
 
 function begin(request, resolve, reject) {
   const state = requestState(request);
-  // The signal is needed only if the caller gave one.
-  const signal = state.follows === undefined ? undefined : requestSignal(request);
+  const signal = state.follows;
   if (signal !== undefined && isAborted(signal)) {
     cancelBody(state.body, abortReason(signal));
     reject(abortReason(signal));

@@ -8,7 +8,7 @@ const {
   TypedArrayPrototypeGetSymbolToStringTag, ArrayBufferIsView, ArrayBufferPrototypeGetByteLength, FunctionPrototypeCall, BooleanPrototypeValueOf, NumberPrototypeValueOf, StringPrototypeValueOf,
   StringPrototypeIncludes, ObjectIs,
 } = primordials;
-const { op_kind, op_promise_state } = ops;
+const { op_enumerable_keys, op_kind, op_promise_state } = ops;
 
 const MAX_DEPTH = 4;
 const MAX_ITEMS = 100;
@@ -89,7 +89,7 @@ function inspectFunction(value, budget, depth) {
   const label = typeof name === "string" && name !== "" ? StringPrototypeSlice(name, 0, 100) : "(anonymous)";
   const isClass = op_kind(value) === "class";
   const text = isClass ? `[class ${label}]` : `[Function: ${label}]`;
-  return withProperties(value, text, [], budget, depth, false);
+  return withProperties(value, text, [], budget, depth, "alone");
 }
 
 function inspectObject(value, budget, depth) {
@@ -127,7 +127,7 @@ function inspectKind(value, kind, name, budget, depth) {
       }
       if (holes > 0) ArrayPrototypePush(items, emptyText(holes));
       if (value.length > count) ArrayPrototypePush(items, moreText(value.length - count));
-      return withProperties(value, name === "Array" ? "" : `${name}(${value.length})`, items, budget, depth, true);
+      return withProperties(value, name === "Array" ? "" : `${name}(${value.length})`, items, budget, depth, "[");
     }
     case "map": {
       const size = MapPrototypeGetSize(value);
@@ -136,7 +136,7 @@ function inspectKind(value, kind, name, budget, depth) {
         if (index++ < MAX_ITEMS && budget.left > 0) ArrayPrototypePush(items, `${inner(key)} => ${inner(item)}`);
       });
       if (size > MAX_ITEMS) ArrayPrototypePush(items, moreText(size - MAX_ITEMS));
-      return withProperties(value, `${name}(${size})`, items, budget, depth, false);
+      return withProperties(value, `${name}(${size})`, items, budget, depth, "{");
     }
     case "set": {
       const size = SetPrototypeGetSize(value);
@@ -145,38 +145,38 @@ function inspectKind(value, kind, name, budget, depth) {
         if (index++ < MAX_ITEMS && budget.left > 0) ArrayPrototypePush(items, inner(item));
       });
       if (size > MAX_ITEMS) ArrayPrototypePush(items, moreText(size - MAX_ITEMS));
-      return withProperties(value, `${name}(${size})`, items, budget, depth, false);
+      return withProperties(value, `${name}(${size})`, items, budget, depth, "{");
     }
     case "typedarray": {
       const length = TypedArrayPrototypeGetLength(value);
       for (let i = 0; i < length && i < MAX_ITEMS && budget.left > 0; i++) ArrayPrototypePush(items, inner(value[i]));
       if (length > MAX_ITEMS) ArrayPrototypePush(items, moreText(length - MAX_ITEMS));
-      return withProperties(value, `${TypedArrayPrototypeGetSymbolToStringTag(value)}(${length})`, items, budget, depth, true, true);
+      return withProperties(value, `${TypedArrayPrototypeGetSymbolToStringTag(value)}(${length})`, items, budget, depth, "[");
     }
     case "arraybuffer":
       return budget.take(`ArrayBuffer { byteLength: ${ArrayBufferPrototypeGetByteLength(value)} }`);
     case "date": {
       const time = DatePrototypeGetTime(value);
-      return withProperties(value, time === time ? DatePrototypeToISOString(value) : "Invalid Date", [], budget, depth, false);
+      return withProperties(value, time === time ? DatePrototypeToISOString(value) : "Invalid Date", [], budget, depth, "alone");
     }
-    case "regexp": return withProperties(value, RegExpPrototypeToString(value), [], budget, depth, false);
+    case "regexp": return withProperties(value, RegExpPrototypeToString(value), [], budget, depth, "alone");
     case "promise": {
       const pair = op_promise_state(value);
       const state = pair[0];
       const result = pair[1];
       ArrayPrototypePush(items, state === "pending" ? "<pending>" : state === "rejected" ? `<rejected> ${inner(result)}` : inner(result));
-      return withProperties(value, name, items, budget, depth, false);
+      return withProperties(value, name, items, budget, depth, "{");
     }
-    case "number": return withProperties(value, `[Number: ${NumberPrototypeToString(NumberPrototypeValueOf(value))}]`, [], budget, depth, false);
-    case "string": return withProperties(value, `[String: ${quote(StringPrototypeValueOf(value))}]`, [], budget, depth, false, true);
-    case "boolean": return withProperties(value, `[Boolean: ${BooleanPrototypeValueOf(value)}]`, [], budget, depth, false);
+    case "number": return withProperties(value, `[Number: ${NumberPrototypeToString(NumberPrototypeValueOf(value))}]`, [], budget, depth, "alone");
+    case "string": return withProperties(value, `[String: ${quote(StringPrototypeValueOf(value))}]`, [], budget, depth, "alone");
+    case "boolean": return withProperties(value, `[Boolean: ${BooleanPrototypeValueOf(value)}]`, [], budget, depth, "alone");
     case "weakmap": return budget.take(`${name} { <items unknown> }`);
     case "weakset": return budget.take(`${name} { <items unknown> }`);
-    case "namespace": return withProperties(value, "[Module]", [], budget, depth, false);
+    case "namespace": return withProperties(value, "[Module]", [], budget, depth, "{");
   }
   const platform = internals.inspectPlatform(value, inner);
   if (platform !== undefined) return platform;
-  return withProperties(value, name === "Object" ? "" : name, [], budget, depth, false);
+  return withProperties(value, name === "Object" ? "" : name, [], budget, depth, "{");
 }
 
 function emptyText(count) {
@@ -184,7 +184,7 @@ function emptyText(count) {
 }
 
 function moreText(count) {
-  return `… ${count} more item${count === 1 ? "" : "s"}`;
+  return `… ${count} more`;
 }
 
 function describe(descriptor, inner) {
@@ -193,32 +193,27 @@ function describe(descriptor, inner) {
   return inner(descriptor.value);
 }
 
-// Own enumerable properties after what is particular to the kind, on one line or one a line.
-function withProperties(value, prefix, items, budget, depth, brackets, skipIndices = false) {
-  const keys = ReflectOwnKeys(value);
+// Own enumerable properties after what is particular to the kind, on one line or one a line. Style is the opening
+// bracket, or "alone" where the prefix says enough without properties.
+function withProperties(value, prefix, items, budget, depth, style) {
+  const keys = op_enumerable_keys(value);
   let shown = 0;
-  const isArray = brackets || skipIndices;
   for (let i = 0; i < keys.length && budget.left > 0; i++) {
-    const key = keys[i];
-    if (isArray && typeof key === "string" && isIndex(key)) continue;
-    const descriptor = ReflectGetOwnPropertyDescriptor(value, key);
-    if (descriptor === undefined || !descriptor.enumerable) continue;
     if (shown++ >= MAX_ITEMS) {
-      ArrayPrototypePush(items, "…");
+      ArrayPrototypePush(items, moreText(keys.length - i));
       break;
     }
+    const key = keys[i];
+    const descriptor = ReflectGetOwnPropertyDescriptor(value, key);
+    if (descriptor === undefined) continue;
     const label = typeof key === "symbol"
       ? `[${SymbolPrototypeToString(key)}]`
       : RegExpPrototypeExec(IDENTIFIER, key) !== null ? key : quote(key);
     ArrayPrototypePush(items, `${budget.take(label)}: ${describe(descriptor, (item) => inspect(item, budget, depth + 1))}`);
   }
-  const open = brackets ? "[" : "{";
-  const close = brackets ? "]" : "}";
-  if (items.length === 0) {
-    const kind = prefix === "" ? `${open}${close}` : prefix;
-    const bare = RegExpPrototypeExec(IDENTIFIER, prefix) !== null || brackets;
-    return budget.take(prefix === "" ? kind : bare ? `${prefix} ${open}${close}` : prefix);
-  }
+  const open = style === "[" ? "[" : "{";
+  const close = style === "[" ? "]" : "}";
+  if (items.length === 0) return budget.take(style === "alone" ? prefix : `${prefix}${prefix === "" ? "" : " "}${open}${close}`);
   budget.take(prefix);
   const lead = prefix === "" ? "" : `${prefix} `;
   let total = lead.length;
@@ -231,10 +226,6 @@ function withProperties(value, prefix, items, budget, depth, brackets, skipIndic
   let indent = "\n";
   for (let i = 0; i <= depth; i++) indent += "  ";
   return `${lead}${open}${indent}${joinWith(items, `,${indent}`)}${StringPrototypeSlice(indent, 0, -2)}${close}`;
-}
-
-function isIndex(key) {
-  return RegExpPrototypeExec(/^(?:0|[1-9][0-9]*)$/, key) !== null;
 }
 
 function joinWith(items, separator) {

@@ -5,8 +5,8 @@ const {
   Error, FunctionPrototypeCall, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, ObjectDefineProperty, ObjectFreeze,
   PromisePrototypeThen, PromiseResolve, String, TypeError,
 } = primordials;
-const { arrivingRequest, body: bodies, defineInterface, isResponse, responseFields, responseState, streams } = internals;
-const { op_close, op_fail, op_hold, op_release, op_respond, op_write, op_cancel_read } = ops;
+const { arrivingRequest, body: bodies, defineInterface, isResponse, pump, pumpStream, responseFields, responseState, streams } = internals;
+const { op_cancel_read, op_fail, op_hold, op_release, op_respond } = ops;
 
 let handler;
 let handle;
@@ -28,10 +28,15 @@ class ExecutionContext {
     internals.requireArguments(arguments.length, 1, "waitUntil");
     const id = this.#id;
     op_hold(id);
-    PromisePrototypeThen(PromiseResolve(promise), () => op_release(id), (error) => {
-      internals.logError("A promise given to waitUntil was rejected:", error);
+    try {
+      PromisePrototypeThen(PromiseResolve(promise), () => op_release(id), (error) => {
+        internals.logError("A promise given to waitUntil was rejected:", error);
+        op_release(id);
+      });
+    } catch (error) {
       op_release(id);
-    });
+      throw error;
+    }
   }
 
   // Workers have it; there is no origin to pass through to.
@@ -87,25 +92,19 @@ internals.dispatch = (id, method, url, fields, inbound) => {
   let result;
   try {
     result = FunctionPrototypeCall(handle, handler, request, env, new ExecutionContext(underWay, id));
+    if (!isResponse(result)) {
+      // A tenant's Promise.prototype.constructor can make either call throw.
+      PromisePrototypeThen(PromiseResolve(result), (value) => {
+        if (isResponse(value)) send(id, entry, value);
+        else fail(id, new TypeError(`the handler returned ${describe(value)}, not a Response`));
+      }, (error) => fail(id, error));
+      return;
+    }
   } catch (error) {
     fail(id, error);
     return;
   }
-  if (isResponse(result)) {
-    send(id, entry, result);
-    return;
-  }
-  let promise;
-  try {
-    promise = PromiseResolve(result);
-  } catch (error) {
-    fail(id, error);
-    return;
-  }
-  PromisePrototypeThen(promise, (value) => {
-    if (isResponse(value)) send(id, entry, value);
-    else fail(id, new TypeError(`the handler returned ${describe(value)}, not a Response`));
-  }, (error) => fail(id, error));
+  send(id, entry, result);
 };
 
 function fail(id, error) {
@@ -154,71 +153,6 @@ function send(id, entry, response) {
   MapPrototypeDelete(underWay, id);
 }
 
-function pumpStream(writer, entry, stream, done) {
-  const reader = streams.reader(stream);
-  pump(writer, entry, async () => {
-    const step = await streams.read(reader);
-    if (step.done) return null;
-    const chunk = step.value;
-    if (!bodies.isUint8Array(chunk)) {
-      const error = new TypeError("The body's stream gave something that is no Uint8Array; encode text with TextEncoderStream");
-      throw error;
-    }
-    return chunk;
-  }, (reason) => streams.cancelReader(reader, reason), done);
-}
-
-// Moves chunks from next() to the host, one at a time, at the host's pace.
-async function pump(writer, entry, next, cancel, done) {
-  let open = true; // the host still takes what we write
-  entry.cancel = (reason) => {
-    open = false;
-    cancel(reason);
-  };
-  try {
-    for (;;) {
-      let chunk;
-      try {
-        chunk = await next();
-      } catch (error) {
-        if (open) {
-          op_close(writer, errorText(error));
-          cancel(error);
-        }
-        return;
-      }
-      if (!open) return;
-      if (chunk === null) {
-        op_close(writer, undefined);
-        return;
-      }
-      try {
-        const wait = op_write(writer, chunk);
-        if (wait !== 0) await internals.completion(wait);
-      } catch (error) {
-        if (open) cancel(error);
-        return;
-      }
-      if (!open) return;
-    }
-  } finally {
-    open = false;
-    entry.cancel = undefined;
-    done();
-  }
-}
-internals.pumpStream = pumpStream;
-internals.pump = pump;
-
-function errorText(error) {
-  try {
-    if (internals.isDOMException(error)) return internals.domExceptionText(error);
-    return String(error);
-  } catch {
-    return "an error without text";
-  }
-}
-
 // The caller has gone, or the request's time is over.
 internals.abort = (id, text) => {
   const entry = MapPrototypeGet(underWay, id);
@@ -228,3 +162,5 @@ internals.abort = (id, text) => {
   internals.abortRequest(entry.request, reason);
   if (entry.cancel !== undefined) entry.cancel(reason);
 };
+
+internals.underWay = () => [primordials.MapPrototypeGetSize(underWay), primordials.MapPrototypeGetSize(internals.pendingCompletions)];

@@ -19,11 +19,14 @@ ObjectDefineProperty(globalThis, "self", {
   __proto__: null, value: globalThis, writable: true, configurable: true, enumerable: true,
 });
 
+internals.patchTemporal();
+// Here only so that the snapshot holds its compiled code.
+internals.patchWebAssembly();
+
 // Called once in every context made from the snapshot. V8 adds to Atomics while it makes one, and stops the process if it
-// is not there; WebAssembly and Temporal may come only then, too.
+// is not there; it installs WebAssembly anew.
 internals.load = () => {
   ReflectDeleteProperty(globalThis, "Atomics");
   ReflectDeleteProperty(globalThis, "SharedArrayBuffer");
   internals.patchWebAssembly();
-  internals.patchTemporal();
 };
