@@ -5,9 +5,16 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use encoding_rs::{Encoding, ISO_2022_JP, UTF_8, UTF_16BE, UTF_16LE};
 
+use super::host::HostError;
 use super::op::{
-    OpError, OpResult, bytes, id, long_string, ops, string, text, throw, uint8_array, with_bytes,
+    OpError, OpResult, bytes, id, long_string, ops, short_text, string, text, throw, uint8_array,
+    with_bytes,
 };
+
+/// Most bytes of UTF-8 that are decoded at a time.
+const UTF_8_BYTES: usize = 128 << 20;
+/// Most bytes of other encodings, which are decoded slowly: nothing interrupts native code.
+const LEGACY_BYTES: usize = 8 << 20;
 
 ops![
     op_encode,
@@ -105,6 +112,17 @@ fn op_decode(
         let more = args.get(3).is_true();
         let mut data = bytes(args.get(4))?;
         let piece = bytes(args.get(5))?;
+        let limit = if encoding == UTF_8 {
+            UTF_8_BYTES
+        } else {
+            LEGACY_BYTES
+        };
+        if data.len() + piece.len() > limit {
+            return Err(OpError::Host(HostError::Range(format!(
+                "more than {} MiB of {name} at a time",
+                limit >> 20
+            ))));
+        }
         if data.is_empty() {
             data = piece;
         } else {
@@ -198,7 +216,7 @@ fn op_atob(
     args: v8::FunctionCallbackArguments<'_>,
     mut rv: v8::ReturnValue<'_, v8::Value>,
 ) {
-    let result = text(scope, args.get(0)).and_then(|input| match forgiving_decode(&input) {
+    let result = short_text(scope, args.get(0)).and_then(|input| match forgiving_decode(&input) {
         Some(bytes) => v8::String::new_from_one_byte(scope, &bytes, v8::NewStringType::Normal)
             .ok_or(OpError::Type("the result is too long for a string"))
             .map(Some),
@@ -238,7 +256,7 @@ fn op_btoa(
     args: v8::FunctionCallbackArguments<'_>,
     mut rv: v8::ReturnValue<'_, v8::Value>,
 ) {
-    let result = text(scope, args.get(0)).and_then(|input| {
+    let result = short_text(scope, args.get(0)).and_then(|input| {
         let bytes: Result<Vec<u8>, _> = input.chars().map(|c| u8::try_from(u32::from(c))).collect();
         match bytes {
             Ok(bytes) => {

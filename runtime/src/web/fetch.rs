@@ -21,7 +21,7 @@ fn op_fetch(
         let mut headers = parse_fields(&text(scope, args.get(2))?)?;
         // Bodies are handed to JavaScript as they arrive: what it cannot decode must not be asked for, not even by a
         // handler that passes its caller's headers on.
-        headers.retain(|(name, _)| name != "accept-encoding");
+        headers.retain(|(name, _)| name != "accept-encoding" && name != "content-length");
         let body = outgoing_body(scope, args.get(3))?;
         let redirect = match id(args.get(4))? {
             0 => Redirect::Follow,

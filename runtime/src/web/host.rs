@@ -29,7 +29,7 @@ pub struct WriterId(pub u32);
 
 /// Header fields in order of arrival, names in lower case; a name may occur more than once. A character of a value stands
 /// for one byte (U+0000 to U+00FF), as Fetch has it. What JavaScript hands over has valid names and no NUL, CR or LF in
-/// its values; fields of framing (`content-length`, `transfer-encoding`, `connection`, `host`…) are left out of it.
+/// its values; fields of framing (`transfer-encoding`, `connection`, `host`…) are left out of it, `content-length` is not.
 pub type HeaderList = Vec<(String, String)>;
 
 /// A body that JavaScript hands over whole, or none, or a stream that it writes to later.

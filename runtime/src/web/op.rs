@@ -113,10 +113,39 @@ pub(super) fn long_string<'s>(
         .ok_or_else(|| OpError::Host(HostError::Range("the text is too long for a string".into())))
 }
 
+/// Longest text that an operation copies, in UTF-16 code units: copies do not count as the tenant's heap.
+const TEXT_UNITS: usize = 128 << 20;
+/// Longest text that an operation works through (URLs, base64): nothing interrupts native code, so that it must be
+/// short beside a CPU limit.
+const SHORT_UNITS: usize = 8 << 20;
+
 /// A string argument, lone surrogates replaced.
 pub(super) fn text(scope: &v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> OpResult<String> {
+    bounded_text(scope, value, TEXT_UNITS)
+}
+
+/// A string argument of an operation that takes its time with each character.
+pub(super) fn short_text(
+    scope: &v8::PinScope<'_, '_>,
+    value: v8::Local<v8::Value>,
+) -> OpResult<String> {
+    bounded_text(scope, value, SHORT_UNITS)
+}
+
+fn bounded_text(
+    scope: &v8::PinScope<'_, '_>,
+    value: v8::Local<v8::Value>,
+    units: usize,
+) -> OpResult<String> {
     let string =
         v8::Local::<v8::String>::try_from(value).map_err(|_| OpError::Type("expected a string"))?;
+    // Asked before the string is made flat, which allocates.
+    if string.length() > units {
+        return Err(OpError::Host(HostError::Range(format!(
+            "the text is longer than {} Mi characters",
+            units >> 20
+        ))));
+    }
     Ok(string.to_rust_string_lossy(scope))
 }
 
@@ -219,11 +248,11 @@ fn is_token(name: &str) -> bool {
 }
 
 /// Fields that say how a message is framed or a connection kept: the HTTP library's own, whatever JavaScript sets.
+/// `content-length` is left to the host, which knows whether it can be true.
 fn is_framing(name: &str) -> bool {
     matches!(
         name,
         "connection"
-            | "content-length"
             | "expect"
             | "host"
             | "keep-alive"

@@ -4,15 +4,15 @@ use url::Url;
 use url::form_urlencoded;
 use url::quirks;
 
-use super::op::{OpError, OpResult, long_string, ops, text, throw};
+use super::op::{OpError, OpResult, long_string, ops, short_text, throw};
 
 ops![
     op_url_href,
     op_url_parse,
     op_url_parts,
     op_url_set,
-    op_form_parse,
-    op_form_serialize,
+    op_form_decode,
+    op_form_encode,
 ];
 
 /// `(input) -> href or null`
@@ -21,7 +21,7 @@ fn op_url_href(
     args: v8::FunctionCallbackArguments<'_>,
     rv: v8::ReturnValue<'_, v8::Value>,
 ) {
-    let result = text(scope, args.get(0)).map(|input| Url::parse(&input).ok());
+    let result = short_text(scope, args.get(0)).map(|input| Url::parse(&input).ok());
     give(scope, result, rv);
 }
 
@@ -32,11 +32,11 @@ fn op_url_parse(
     rv: v8::ReturnValue<'_, v8::Value>,
 ) {
     let result = (|| {
-        let input = text(scope, args.get(0))?;
+        let input = short_text(scope, args.get(0))?;
         if args.get(1).is_undefined() {
             return Ok(Url::parse(&input).ok());
         }
-        let base = text(scope, args.get(1))?;
+        let base = short_text(scope, args.get(1))?;
         Ok(Url::parse(&base).and_then(|base| base.join(&input)).ok())
     })();
     give(scope, result, rv);
@@ -59,7 +59,7 @@ fn give(
 }
 
 fn parsed(scope: &v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> OpResult<Url> {
-    Url::parse(&text(scope, value)?).map_err(|_| OpError::Type("not a serialized URL"))
+    Url::parse(&short_text(scope, value)?).map_err(|_| OpError::Type("not a serialized URL"))
 }
 
 /// `(href) -> [protocol, username, password, host, hostname, port, pathname, search, hash, origin]`
@@ -104,7 +104,7 @@ fn op_url_set(
     let result = (|| {
         let url = parsed(scope, args.get(0))?;
         let which = super::op::id(args.get(1))?;
-        let value = text(scope, args.get(2))?;
+        let value = short_text(scope, args.get(2))?;
         // A panic of the parser, should it have one, must not cross V8's frames.
         let changed = std::panic::catch_unwind(|| set(url, which, &value));
         Ok(changed.ok().flatten())
@@ -128,43 +128,37 @@ fn set(mut url: Url, which: u32, value: &str) -> Option<Url> {
     Some(url)
 }
 
-/// `(query) -> [name, value, name, value…]`
-fn op_form_parse(
+/// `(text) -> string`: a name or value of application/x-www-form-urlencoded, decoded.
+/// https://url.spec.whatwg.org/#concept-urlencoded-parser; JavaScript has split at `&` and `=`, so that it can be
+/// interrupted where there are many.
+fn op_form_decode(
     scope: &mut v8::PinScope<'_, '_>,
     args: v8::FunctionCallbackArguments<'_>,
     mut rv: v8::ReturnValue<'_, v8::Value>,
 ) {
     let result: OpResult<_> = (|| {
-        let query = text(scope, args.get(0))?;
-        let mut values = Vec::new();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            values.push(long_string(scope, &name)?.into());
-            values.push(long_string(scope, &value)?.into());
-        }
-        Ok(v8::Array::new_with_elements(scope, &values))
+        let text = short_text(scope, args.get(0))?;
+        // A piece has neither `&` nor, in a name, `=`: given as a value, it is one pair.
+        let pair = format!("={text}");
+        let decoded = form_urlencoded::parse(pair.as_bytes()).next();
+        long_string(scope, decoded.as_ref().map_or("", |(_, value)| value))
     })();
     match result {
-        Ok(array) => rv.set(array.into()),
+        Ok(text) => rv.set(text.into()),
         Err(error) => throw(scope, error),
     }
 }
 
-/// `([name, value, name, value…]) -> string`
-fn op_form_serialize(
+/// `(text) -> string`: https://url.spec.whatwg.org/#concept-urlencoded-serializer of one name or value
+fn op_form_encode(
     scope: &mut v8::PinScope<'_, '_>,
     args: v8::FunctionCallbackArguments<'_>,
     mut rv: v8::ReturnValue<'_, v8::Value>,
 ) {
     let result: OpResult<_> = (|| {
-        let list = v8::Local::<v8::Array>::try_from(args.get(0))
-            .map_err(|_| OpError::Type("expected an array"))?;
-        let mut serializer = form_urlencoded::Serializer::new(String::new());
-        for index in (0..list.length()).step_by(2) {
-            let name = list.get_index(scope, index).ok_or(OpError::Thrown)?;
-            let value = list.get_index(scope, index + 1).ok_or(OpError::Thrown)?;
-            serializer.append_pair(&text(scope, name)?, &text(scope, value)?);
-        }
-        long_string(scope, &serializer.finish())
+        let text = short_text(scope, args.get(0))?;
+        let encoded: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
+        long_string(scope, &encoded)
     })();
     match result {
         Ok(text) => rv.set(text.into()),

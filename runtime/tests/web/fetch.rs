@@ -176,3 +176,30 @@ fn fetch_at_the_top_level_names_no_request() {
         assert_eq!(instance.world.borrow().fetches[0].request, None);
     });
 }
+
+#[test]
+fn fetch_names_the_request_that_asks() {
+    on_fresh_thread(|| {
+        let mut instance = Instance::new(
+            "let release;
+             const gate = new Promise((resolve) => { release = resolve });
+             export default { async fetch(request) {
+               if (request.url.endsWith('waits')) await gate; else release();
+               const response = await fetch('http://up/');
+               return new Response(response.status);
+             } }",
+        );
+        instance.world.borrow_mut().hold_fetches = true;
+        let waits = instance.begin(head("GET", "http://h/waits", &[]), None);
+        let releases = instance.begin(head("GET", "http://h/releases", &[]), None);
+        let mut names: Vec<_> = {
+            let world = instance.world.borrow();
+            world.fetches.iter().map(|f| f.request).collect()
+        };
+        names.sort();
+        assert_eq!(names, [Some(waits), Some(releases)]);
+        for id in instance.world.borrow().held_fetches.clone() {
+            assert!(instance.world.borrow().waiters.contains_key(&id.0));
+        }
+    });
+}

@@ -188,7 +188,8 @@ fn null_bodies_and_statuses() {
                 answer.headers,
                 [
                     ("set-cookie".to_string(), "a=1".to_string()),
-                    ("set-cookie".to_string(), "b=2".to_string())
+                    ("set-cookie".to_string(), "b=2".to_string()),
+                    ("content-length".to_string(), "99".to_string())
                 ]
             );
         }

@@ -81,7 +81,12 @@ pub type FetchAnswer = Box<dyn FnMut(&OutboundRequest) -> Result<InboundResponse
 pub struct World {
     pub now_ms: f64,
     pub next: u32,
+    /// For which request JavaScript was entered.
     pub current: Option<RequestId>,
+    /// For which request it acts, as V8 knows.
+    pub acting: Option<RequestId>,
+    /// Who waits for a completion.
+    pub waiters: BTreeMap<u32, RequestId>,
     pub timers: Vec<(f64, CompletionId)>,
     pub ready: VecDeque<(CompletionId, Completion)>,
     pub streams: BTreeMap<u32, VecDeque<Result<Bytes, HostError>>>,
@@ -109,6 +114,14 @@ impl World {
         self.next += 1;
         self.next
     }
+
+    fn completion(&mut self) -> CompletionId {
+        let id = self.id();
+        if let Some(request) = self.acting {
+            self.waiters.insert(id, request);
+        }
+        CompletionId(id)
+    }
 }
 
 pub struct TestHost(pub Rc<RefCell<World>>);
@@ -121,11 +134,15 @@ impl Host for TestHost {
         self.0.borrow().now_ms
     }
     fn current_request(&self) -> Option<RequestId> {
-        self.0.borrow().current
+        self.0.borrow().acting
+    }
+    fn act_for(&mut self, request: Option<RequestId>) {
+        let mut world = self.0.borrow_mut();
+        world.acting = request.or(world.current);
     }
     fn start_timer(&mut self, delay: Duration) -> Result<CompletionId, HostError> {
         let mut world = self.0.borrow_mut();
-        let id = CompletionId(world.id());
+        let id = world.completion();
         let due = world.now_ms + delay.as_secs_f64() * 1000.0;
         world.timers.push((due, id));
         Ok(id)
@@ -135,7 +152,7 @@ impl Host for TestHost {
     }
     fn read(&mut self, stream: StreamId) -> Result<CompletionId, HostError> {
         let mut world = self.0.borrow_mut();
-        let id = CompletionId(world.id());
+        let id = world.completion();
         let completion = match world.streams.get_mut(&stream.0) {
             None => return Err(HostError::Type("no such stream".into())),
             Some(chunks) => match chunks.pop_front() {
@@ -201,7 +218,7 @@ impl Host for TestHost {
         answer.body.extend_from_slice(&piece);
         answer.pieces += 1;
         if world.slow_writes {
-            let id = CompletionId(world.id());
+            let id = world.completion();
             world.waiting_writes.push(id);
             return Ok(WriteOutcome::Wait(id));
         }
@@ -222,7 +239,7 @@ impl Host for TestHost {
     }
     fn fetch(&mut self, request: OutboundRequest) -> Result<OutboundHandle, HostError> {
         let mut world = self.0.borrow_mut();
-        let completion = CompletionId(world.id());
+        let completion = world.completion();
         let mut writer = None;
         if matches!(request.body, OutgoingBody::Stream) {
             let id = world.id();
@@ -339,7 +356,10 @@ impl Instance {
         &mut self,
         act: impl FnOnce(&Entrypoints, &mut v8::PinScope<'_, '_>) -> T,
     ) -> T {
+        let request = self.world.borrow().current.map_or(0, |request| request.0);
         v8::scope_with_context!(scope, &mut self.isolate, &self.context);
+        let data = v8::Integer::new_from_unsigned(scope, request);
+        scope.set_continuation_preserved_embedder_data(data.into());
         let result = act(&self.entry, scope);
         scope.perform_microtask_checkpoint();
         result
@@ -387,11 +407,16 @@ impl Instance {
     }
 
     pub fn complete(&mut self, id: CompletionId, completion: Completion) {
+        {
+            let mut world = self.world.borrow_mut();
+            world.current = world.waiters.remove(&id.0);
+        }
         let result = self.enter(|entry, scope| entry.complete(scope, id, completion));
         self.note(result);
     }
 
     pub fn abort(&mut self, request: RequestId, reason: &str) {
+        self.world.borrow_mut().current = Some(request);
         let result = self.enter(|entry, scope| entry.abort(scope, request, reason));
         self.note(result);
     }

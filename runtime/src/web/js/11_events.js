@@ -2,8 +2,8 @@
 "use strict";
 
 const {
-  ArrayPrototypePush, ArrayPrototypeSlice, ArrayPrototypeSplice, Boolean, FunctionPrototypeCall, Map, MapPrototypeDelete,
-  MapPrototypeGet, MapPrototypeSet, ObjectDefineProperty, TypeError,
+  ArrayPrototypePush, ArrayPrototypeSlice, ArrayPrototypeSplice, Boolean, FunctionPrototypeCall, Map,
+  MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, ObjectDefineProperty, TypeError,
 } = primordials;
 const { defineInterface, requireArguments, reportException, DOMException } = internals;
 const { op_elapsed } = ops;

@@ -1,7 +1,10 @@
 // AbortController and AbortSignal, https://dom.spec.whatwg.org/#aborting-ongoing-activities
 "use strict";
 
-const { ArrayPrototypePush, Number, Set, SetPrototypeAdd, SetPrototypeDelete, SetPrototypeForEach, SetPrototypeGetSize, TypeError, WeakRef, WeakRefPrototypeDeref } = primordials;
+const {
+  ArrayPrototypePush, Number, Set, SetPrototypeAdd, SetPrototypeDelete, SetPrototypeForEach, SetPrototypeGetSize,
+  TypeError, WeakRef, WeakRefPrototypeDeref,
+} = primordials;
 const { DOMException, defineInterface, defineHandler, dispatchTrusted, Event, EventTarget } = internals;
 
 const kInternal = { __proto__: null };

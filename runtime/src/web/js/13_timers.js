@@ -2,8 +2,8 @@
 "use strict";
 
 const {
-  ArrayPrototypeSlice, FunctionPrototypeApply, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, Number, PromiseResolve,
-  PromisePrototypeThen, TypeError,
+  FunctionPrototypeApply, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, Number, PromisePrototypeThen,
+  PromiseResolve, TypeError,
 } = primordials;
 const { forgetCompletion, onCompletion, requireArguments } = internals;
 const { op_cancel_timer, op_start_timer } = ops;
@@ -50,15 +50,20 @@ function start(callback, delay, args, repeat, what) {
   return id;
 }
 
-function setTimeout(callback, delay = 0, ...args) {
-  requireArguments(arguments.length, 1, "setTimeout");
-  return start(callback, delay, args, false, "setTimeout");
-}
+// Global functions are written as methods: such functions are no constructors.
+const { setTimeout } = {
+  setTimeout(callback, delay = 0, ...args) {
+    requireArguments(arguments.length, 1, "setTimeout");
+    return start(callback, delay, args, false, "setTimeout");
+  },
+};
 
-function setInterval(callback, delay = 0, ...args) {
-  requireArguments(arguments.length, 1, "setInterval");
-  return start(callback, delay, args, true, "setInterval");
-}
+const { setInterval } = {
+  setInterval(callback, delay = 0, ...args) {
+    requireArguments(arguments.length, 1, "setInterval");
+    return start(callback, delay, args, true, "setInterval");
+  },
+};
 
 function clear(id) {
   const key = Number(id);
@@ -69,28 +74,36 @@ function clear(id) {
   op_cancel_timer(completion);
 }
 
-function clearTimeout(id = 0) {
-  clear(id);
-}
+const { clearTimeout } = {
+  clearTimeout(id = 0) {
+    clear(id);
+  },
+};
 
-function clearInterval(id = 0) {
-  clear(id);
-}
+const { clearInterval } = {
+  clearInterval(id = 0) {
+    clear(id);
+  },
+};
 
 // An exception becomes an unhandled rejection, which the log shows.
-function queueMicrotask(callback) {
-  requireArguments(arguments.length, 1, "queueMicrotask");
-  if (typeof callback !== "function") throw new TypeError("queueMicrotask: the callback is not a function");
-  PromisePrototypeThen(PromiseResolve(undefined), () => {
-    callback();
-  });
-}
+const { queueMicrotask } = {
+  queueMicrotask(callback) {
+    requireArguments(arguments.length, 1, "queueMicrotask");
+    if (typeof callback !== "function") throw new TypeError("queueMicrotask: the callback is not a function");
+    PromisePrototypeThen(PromiseResolve(undefined), () => {
+      callback();
+    });
+  },
+};
 
 // https://html.spec.whatwg.org/#dom-reporterror
-function reportError(error) {
-  requireArguments(arguments.length, 1, "reportError");
-  internals.reportException(error);
-}
+const { reportError } = {
+  reportError(error) {
+    requireArguments(arguments.length, 1, "reportError");
+    internals.reportException(error);
+  },
+};
 
 // For this layer's own use.
 internals.startTimer = (delay, callback) => {

@@ -1,10 +1,7 @@
 // WHATWG streams: the vendored ponyfill, exposed, and its methods captured for internal use.
 "use strict";
 
-const {
-  ObjectGetOwnPropertyDescriptor, PromisePrototypeThen, TypeError, uncurryThis, ObjectDefineProperty,
-} = primordials;
-const { defineInterface } = internals;
+const { ObjectGetOwnPropertyDescriptor, PromisePrototypeThen, uncurryThis } = primordials;
 
 const exported = internals.streamsPonyfill;
 const NAMES = [

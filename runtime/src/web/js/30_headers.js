@@ -3,10 +3,10 @@
 "use strict";
 
 const {
-  ArrayPrototypeJoin, ArrayPrototypePush, ArrayPrototypeSort, ArrayPrototypeSplice, FunctionPrototypeCall, Map,
-  MapPrototypeGet, MapPrototypeSet, ReflectOwnKeys, ReflectGetOwnPropertyDescriptor, RegExpPrototypeExec, StringPrototypeCharCodeAt, StringPrototypeSlice,
-  StringPrototypeSplit, StringPrototypeToLowerCase, SymbolIterator, TypeError, ObjectCreate, ObjectDefineProperty,
-  IteratorPrototype,
+  ArrayPrototypeJoin, ArrayPrototypePush, ArrayPrototypeSort, ArrayPrototypeSplice, FunctionPrototypeCall,
+  IteratorPrototype, Map, MapPrototypeGet, MapPrototypeSet, ObjectCreate, ObjectDefineProperty,
+  ReflectGetOwnPropertyDescriptor, ReflectOwnKeys, RegExpPrototypeExec, StringPrototypeCharCodeAt,
+  StringPrototypeSlice, StringPrototypeSplit, StringPrototypeToLowerCase, SymbolIterator, TypeError,
 } = primordials;
 const { defineInterface, requireArguments } = internals;
 

@@ -3,10 +3,10 @@
 "use strict";
 
 const {
-  ArrayBuffer, ArrayBufferIsView, ArrayPrototypePush, DataViewPrototypeGetBuffer, DataViewPrototypeGetByteLength, DataViewPrototypeGetByteOffset, JSONParse, PromisePrototypeThen,
-  PromiseReject, PromiseResolve, PromiseWithResolvers, TypedArrayPrototypeGetBuffer, TypedArrayPrototypeGetByteLength,
-  TypedArrayPrototypeGetByteOffset, TypedArrayPrototypeGetSymbolToStringTag, TypedArrayPrototypeSet,
-  TypedArrayPrototypeSlice, TypeError, Uint8Array, ArrayBufferPrototypeGetByteLength, ArrayBufferPrototypeSlice,
+  ArrayBuffer, ArrayBufferIsView, ArrayBufferPrototypeGetByteLength, ArrayPrototypePush, DataViewPrototypeGetBuffer,
+  DataViewPrototypeGetByteLength, DataViewPrototypeGetByteOffset, JSONParse, PromisePrototypeThen, PromiseReject,
+  PromiseResolve, PromiseWithResolvers, TypeError, TypedArrayPrototypeGetBuffer, TypedArrayPrototypeGetByteLength,
+  TypedArrayPrototypeGetByteOffset, TypedArrayPrototypeGetSymbolToStringTag, TypedArrayPrototypeSet, Uint8Array,
 } = primordials;
 const { ReadableStream, isReadableStream, streams } = internals;
 const { op_encode, op_decode_utf8, op_read, op_cancel_read } = ops;

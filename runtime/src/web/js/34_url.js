@@ -2,13 +2,17 @@
 "use strict";
 
 const {
-  ArrayPrototypePush, ArrayPrototypeSort, ArrayPrototypeSplice, FunctionPrototypeCall, ObjectDefineProperty, String,
-  StringPrototypeCharCodeAt, StringPrototypeSlice, StringPrototypeToWellFormed, SymbolIterator, TypeError,
+  ArrayPrototypePush, ArrayPrototypeSort, ArrayPrototypeSplice, FunctionPrototypeCall, ObjectDefineProperty,
+  RegExpPrototypeExec, StringPrototypeCharCodeAt, StringPrototypeIndexOf, StringPrototypeSlice,
+  StringPrototypeToWellFormed, SymbolIterator, TypeError,
 } = primordials;
 const { defineInterface, forEachPair, requireArguments } = internals;
-const { op_form_parse, op_form_serialize, op_url_parse, op_url_parts, op_url_set } = ops;
+const { op_form_decode, op_form_encode, op_url_parse, op_url_parts, op_url_set } = ops;
 
 const PROTOCOL = 0, USERNAME = 1, PASSWORD = 2, HOST = 3, HOSTNAME = 4, PORT = 5, PATHNAME = 6, SEARCH = 7, HASH = 8, ORIGIN = 9;
+
+const PLAIN_IN = /^[^%+\ud800-\udfff]*$/;
+const PLAIN_OUT = /^[a-zA-Z0-9*\-._]*$/;
 
 let listOf;
 let linkTo;
@@ -31,7 +35,7 @@ class URLSearchParams {
       return;
     }
     const string = `${init}`;
-    this.#list = op_form_parse(StringPrototypeCharCodeAt(string, 0) === 0x3f ? StringPrototypeSlice(string, 1) : string);
+    this.#list = parseForm(StringPrototypeCharCodeAt(string, 0) === 0x3f ? StringPrototypeSlice(string, 1) : string);
   }
 
   get size() {
@@ -139,21 +143,21 @@ class URLSearchParams {
   }
 
   toString() {
-    return op_form_serialize(this.#list);
+    return serializeForm(this.#list);
   }
 
   #update() {
-    if (this.#url !== undefined) reload(this.#url, op_form_serialize(this.#list));
+    if (this.#url !== undefined) reload(this.#url, serializeForm(this.#list));
   }
 
   static {
     internals.isURLSearchParams = (value) => #list in value;
-    internals.searchParamsText = (params) => op_form_serialize(params.#list);
+    internals.searchParamsText = (params) => serializeForm(params.#list);
     listOf = (params) => params.#list;
     // The params of a URL: its list is replaced when the URL's query changes.
     linkTo = (params, url, query) => {
       params.#url = url;
-      params.#list = op_form_parse(query);
+      params.#list = parseForm(query);
     };
   }
 }
@@ -324,6 +328,41 @@ class URL {
   }
 }
 defineInterface(URL);
+
+// https://url.spec.whatwg.org/#concept-urlencoded-parser
+function parseForm(query) {
+  const list = [];
+  let from = 0;
+  while (from <= query.length) {
+    let end = StringPrototypeIndexOf(query, "&", from);
+    if (end < 0) end = query.length;
+    if (end > from) {
+      const piece = StringPrototypeSlice(query, from, end);
+      const at = StringPrototypeIndexOf(piece, "=");
+      if (at < 0) ArrayPrototypePush(list, decodeForm(piece), "");
+      else ArrayPrototypePush(list, decodeForm(StringPrototypeSlice(piece, 0, at)), decodeForm(StringPrototypeSlice(piece, at + 1)));
+    }
+    from = end + 1;
+  }
+  return list;
+}
+
+function decodeForm(piece) {
+  return RegExpPrototypeExec(PLAIN_IN, piece) !== null ? piece : op_form_decode(piece);
+}
+
+// https://url.spec.whatwg.org/#concept-urlencoded-serializer
+function serializeForm(list) {
+  let query = "";
+  for (let i = 0; i < list.length; i += 2) {
+    query += `${i === 0 ? "" : "&"}${encodeForm(list[i])}=${encodeForm(list[i + 1])}`;
+  }
+  return query;
+}
+
+function encodeForm(piece) {
+  return RegExpPrototypeExec(PLAIN_OUT, piece) !== null ? piece : op_form_encode(piece);
+}
 
 function queryOf(search) {
   return search === "" ? "" : StringPrototypeSlice(search, 1);

@@ -3,10 +3,10 @@
 "use strict";
 
 const {
-  ArrayPrototypeJoin, Boolean, ObjectPrototypeHasOwnProperty, RangeError, String, TypedArrayPrototypeGetByteLength, TypedArrayPrototypeSet, TypeError, Uint8Array,
+  Boolean, RangeError, TypeError, TypedArrayPrototypeGetByteLength, TypedArrayPrototypeSet, Uint8Array,
 } = primordials;
 const { DOMException, defineInterface, requireArguments } = internals;
-const { op_atob, op_btoa, op_decode, op_decode_utf8_raw, op_encode, op_encode_into, op_encoding_name } = ops;
+const { op_atob, op_btoa, op_decode, op_encode, op_encode_into, op_encoding_name } = ops;
 
 class TextEncoder {
   #brand = true;
@@ -188,21 +188,25 @@ class TextDecoderStream {
 }
 defineInterface(TextDecoderStream);
 
-function atob(data) {
-  requireArguments(arguments.length, 1, "atob");
-  const result = op_atob(`${data}`);
-  if (result === null) throw new DOMException("The string is not correctly encoded base64", "InvalidCharacterError");
-  return result;
-}
+const { atob } = {
+  atob(data) {
+    requireArguments(arguments.length, 1, "atob");
+    const result = op_atob(`${data}`);
+    if (result === null) throw new DOMException("The string is not correctly encoded base64", "InvalidCharacterError");
+    return result;
+  },
+};
 
-function btoa(data) {
-  requireArguments(arguments.length, 1, "btoa");
-  const result = op_btoa(`${data}`);
-  if (result === null) {
-    throw new DOMException("The string contains characters above U+00FF; encode it with TextEncoder first", "InvalidCharacterError");
-  }
-  return result;
-}
+const { btoa } = {
+  btoa(data) {
+    requireArguments(arguments.length, 1, "btoa");
+    const result = op_btoa(`${data}`);
+    if (result === null) {
+      throw new DOMException("The string contains characters above U+00FF; encode it with TextEncoder first", "InvalidCharacterError");
+    }
+    return result;
+  },
+};
 
 internals.functions.atob = atob;
 internals.functions.btoa = btoa;

@@ -2,8 +2,9 @@
 "use strict";
 
 const {
-  ArrayPrototypePush, MathMax, MathMin, Number, PromiseResolve, RegExpPrototypeExec, StringPrototypeToLowerCase, SymbolIterator,
-  TypedArrayPrototypeGetBuffer, TypedArrayPrototypeGetByteLength, TypedArrayPrototypeSet, TypedArrayPrototypeSlice, TypeError, Uint8Array,
+  ArrayPrototypePush, MathMax, MathMin, Number, RegExpPrototypeExec, StringPrototypeToLowerCase, SymbolIterator,
+  TypeError, TypedArrayPrototypeGetBuffer, TypedArrayPrototypeGetByteLength, TypedArrayPrototypeSet,
+  TypedArrayPrototypeSlice, Uint8Array,
 } = primordials;
 const { body: bodies, defineInterface, forOf } = internals;
 const { op_decode_utf8, op_encode } = ops;

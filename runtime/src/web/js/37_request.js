@@ -2,7 +2,7 @@
 // read as their defaults). A request that arrives is made without parsing: URL and fields are as the server gave them.
 "use strict";
 
-const { RegExpPrototypeExec, StringPrototypeToUpperCase, TypeError, StringPrototypeIndexOf, StringPrototypeSlice } = primordials;
+const { RegExpPrototypeExec, StringPrototypeToUpperCase, TypeError } = primordials;
 const { defineInterface, makeHeaders, body: bodies } = internals;
 const { op_url_href } = ops;
 

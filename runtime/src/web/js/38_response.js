@@ -2,7 +2,7 @@
 // its content type only.
 "use strict";
 
-const { JSONStringify, RangeError, RegExpPrototypeExec, TypeError, Number } = primordials;
+const { JSONStringify, Number, RangeError, RegExpPrototypeExec, TypeError } = primordials;
 const { defineInterface, makeHeaders, body: bodies } = internals;
 const { op_url_href } = ops;
 

@@ -1,26 +1,28 @@
 // fetch(), https://fetch.spec.whatwg.org/#fetch-method; redirects are followed by the host, which checks each of them.
 "use strict";
 
-const { FunctionPrototypeCall, PromiseWithResolvers, PromisePrototypeThen, TypeError } = primordials;
+const { PromiseWithResolvers, TypeError } = primordials;
 const {
-  abortReason, arrivingResponse, body: bodies, exposed, headersRaw, isAborted, offAbort, onAbort, pump, pumpStream, requestState,
-  streams,
+  abortReason, arrivingResponse, body: bodies, exposed, headersRaw, isAborted, offAbort, onAbort, pump, pumpStream,
+  requestState, streams,
 } = internals;
 const { op_abort_fetch, op_cancel_read, op_close, op_fetch } = ops;
 
 const { Request } = exposed;
 const REDIRECT = { __proto__: null, follow: 0, error: 1, manual: 2 };
 
-function fetch(input, init = undefined) {
-  const { promise, resolve, reject } = PromiseWithResolvers();
-  try {
-    internals.requireArguments(arguments.length, 1, "fetch");
-    begin(new Request(input, init), resolve, reject);
-  } catch (error) {
-    reject(error);
-  }
-  return promise;
-}
+const { fetch } = {
+  fetch(input, init = undefined) {
+    const { promise, resolve, reject } = PromiseWithResolvers();
+    try {
+      internals.requireArguments(arguments.length, 1, "fetch");
+      begin(new Request(input, init), resolve, reject);
+    } catch (error) {
+      reject(error);
+    }
+    return promise;
+  },
+};
 
 function begin(request, resolve, reject) {
   const state = requestState(request);

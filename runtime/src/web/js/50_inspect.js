@@ -2,11 +2,12 @@
 "use strict";
 
 const {
-  ArrayIsArray, ArrayPrototypePush, DatePrototypeGetTime, DatePrototypeToISOString, ErrorPrototype, JSONStringify, MapPrototypeGetSize, MapPrototypeForEach, NumberPrototypeToString,
-  ObjectGetPrototypeOf, ReflectGetOwnPropertyDescriptor, ReflectOwnKeys, RegExpPrototypeToString, SetPrototypeForEach, SetPrototypeGetSize, RegExpPrototypeExec,
-  String, StringPrototypeReplaceAll, StringPrototypeSlice, SymbolPrototypeToString, TypedArrayPrototypeGetLength,
-  TypedArrayPrototypeGetSymbolToStringTag, ArrayBufferIsView, ArrayBufferPrototypeGetByteLength, FunctionPrototypeCall, BooleanPrototypeValueOf, NumberPrototypeValueOf, StringPrototypeValueOf,
-  StringPrototypeIncludes, ObjectIs,
+  ArrayBufferPrototypeGetByteLength, ArrayIsArray, ArrayPrototypePush, BooleanPrototypeValueOf, DatePrototypeGetTime,
+  DatePrototypeToISOString, FunctionPrototypeCall, JSONStringify, MapPrototypeForEach, MapPrototypeGetSize,
+  NumberPrototypeToString, NumberPrototypeValueOf, ObjectGetPrototypeOf, ObjectIs, ReflectGetOwnPropertyDescriptor,
+  ReflectOwnKeys, RegExpPrototypeExec, RegExpPrototypeToString, SetPrototypeForEach, SetPrototypeGetSize, String,
+  StringPrototypeIncludes, StringPrototypeReplaceAll, StringPrototypeSlice, StringPrototypeValueOf,
+  SymbolPrototypeToString, TypedArrayPrototypeGetLength, TypedArrayPrototypeGetSymbolToStringTag,
 } = primordials;
 const { op_enumerable_keys, op_kind, op_promise_state } = ops;
 

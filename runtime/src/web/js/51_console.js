@@ -2,9 +2,9 @@
 "use strict";
 
 const {
-  ArrayIsArray, ArrayPrototypePush, ArrayPrototypeSlice, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, Number,
-  NumberPrototypeToFixed, ObjectDefineProperty, ReflectOwnKeys, ReflectGetOwnPropertyDescriptor, String, StringPrototypeRepeat, StringPrototypeReplaceAll,
-  StringPrototypeSlice, StringPrototypeIndexOf, SymbolToStringTag, StringPrototypePadEnd,
+  ArrayIsArray, ArrayPrototypePush, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, Number,
+  NumberPrototypeToFixed, ObjectDefineProperty, ReflectGetOwnPropertyDescriptor, ReflectOwnKeys,
+  StringPrototypeIndexOf, StringPrototypePadEnd, StringPrototypeReplaceAll, StringPrototypeSlice, SymbolToStringTag,
 } = primordials;
 const { inspect, newBudget } = internals;
 const { op_console, op_elapsed } = ops;

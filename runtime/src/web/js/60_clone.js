@@ -2,7 +2,7 @@
 // objects of this layer cannot be cloned.
 "use strict";
 
-const { ArrayPrototypePush, ArrayPrototypeIncludes, SymbolIterator, TypeError } = primordials;
+const { ArrayPrototypeIncludes, ArrayPrototypePush, SymbolIterator, TypeError } = primordials;
 const { DOMException, forOf, requireArguments } = internals;
 const { op_clone } = ops;
 
@@ -16,23 +16,25 @@ function cloneError(message) {
   return new DOMException(message, "DataCloneError");
 }
 
-function structuredClone(value, options = undefined) {
-  requireArguments(arguments.length, 1, "structuredClone");
-  const transfer = [];
-  if (options !== undefined && options !== null) {
-    if (typeof options !== "object" && typeof options !== "function") throw new TypeError("structuredClone: options is not an object");
-    const list = options.transfer;
-    if (list !== undefined) {
-      const method = list === null ? undefined : list[SymbolIterator];
-      if (typeof method !== "function") throw new TypeError("structuredClone: transfer is not iterable");
-      forOf(list, method, (item) => {
-        if (!internals.body.isArrayBuffer(item)) throw cloneError("Only ArrayBuffers can be transferred");
-        if (ArrayPrototypeIncludes(transfer, item)) throw cloneError("An ArrayBuffer is listed twice in transfer");
-        ArrayPrototypePush(transfer, item);
-      });
+const { structuredClone } = {
+  structuredClone(value, options = undefined) {
+    requireArguments(arguments.length, 1, "structuredClone");
+    const transfer = [];
+    if (options !== undefined && options !== null) {
+      if (typeof options !== "object" && typeof options !== "function") throw new TypeError("structuredClone: options is not an object");
+      const list = options.transfer;
+      if (list !== undefined) {
+        const method = list === null ? undefined : list[SymbolIterator];
+        if (typeof method !== "function") throw new TypeError("structuredClone: transfer is not iterable");
+        forOf(list, method, (item) => {
+          if (!internals.body.isArrayBuffer(item)) throw cloneError("Only ArrayBuffers can be transferred");
+          if (ArrayPrototypeIncludes(transfer, item)) throw cloneError("An ArrayBuffer is listed twice in transfer");
+          ArrayPrototypePush(transfer, item);
+        });
+      }
     }
-  }
-  return op_clone(value, transfer, isPlatform, cloneError);
-}
+    return op_clone(value, transfer, isPlatform, cloneError);
+  },
+};
 
 internals.functions.structuredClone = structuredClone;

@@ -2,8 +2,8 @@
 "use strict";
 
 const {
-  Date: OriginalDate, DateParse, DatePrototypeToString, DateUTC, FunctionPrototypeCall, ObjectDefineProperty,
-  ObjectGetOwnPropertyDescriptor, ReflectConstruct, ReflectApply, uncurryThis, ReflectOwnKeys,
+  Date: OriginalDate, DateParse, DatePrototypeToString, DateUTC, ObjectDefineProperty, ObjectGetOwnPropertyDescriptor,
+  ReflectConstruct, ReflectOwnKeys, uncurryThis,
 } = primordials;
 const { op_elapsed, op_now } = ops;
 

@@ -1,7 +1,10 @@
 // crypto.getRandomValues and randomUUID, https://w3c.github.io/webcrypto/#Crypto-interface. There is no crypto.subtle.
 "use strict";
 
-const { ArrayBufferIsView, TypedArrayPrototypeGetByteLength, TypedArrayPrototypeGetSymbolToStringTag, TypedArrayPrototypeSet, TypeError } = primordials;
+const {
+  ArrayBufferIsView, TypeError, TypedArrayPrototypeGetByteLength, TypedArrayPrototypeGetSymbolToStringTag,
+  TypedArrayPrototypeSet,
+} = primordials;
 const { DOMException, defineInterface, requireArguments } = internals;
 const { op_random, op_uuid } = ops;
 

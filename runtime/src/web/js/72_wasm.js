@@ -2,8 +2,7 @@
 "use strict";
 
 const {
-  ObjectDefineProperty, PromisePrototypeThen, PromiseReject, ReflectConstruct, ReflectOwnKeys, ReflectGetOwnPropertyDescriptor, TypeError,
-  ReflectGetPrototypeOf, ReflectApply, StringPrototypeSlice,
+  ObjectDefineProperty, PromiseReject, ReflectConstruct, ReflectGetOwnPropertyDescriptor, ReflectOwnKeys, TypeError,
 } = primordials;
 
 // Called in every context made from the snapshot: V8 installs WebAssembly then.

@@ -2,10 +2,12 @@
 "use strict";
 
 const {
-  Error, FunctionPrototypeCall, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, ObjectDefineProperty, ObjectFreeze,
-  PromisePrototypeThen, PromiseResolve, String, TypeError,
+  FunctionPrototypeCall, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, ObjectDefineProperty, ObjectFreeze,
+  PromisePrototypeThen, PromiseResolve, TypeError,
 } = primordials;
-const { arrivingRequest, body: bodies, defineInterface, isResponse, pump, pumpStream, responseFields, responseState, streams } = internals;
+const {
+  arrivingRequest, body: bodies, defineInterface, isResponse, pump, pumpStream, responseFields, responseState, streams,
+} = internals;
 const { op_cancel_read, op_fail, op_hold, op_release, op_respond } = ops;
 
 let handler;

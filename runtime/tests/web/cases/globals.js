@@ -119,3 +119,17 @@ test("base64", () => {
   same(atob(null).length, 3);
   throws(() => atob(), "TypeError");
 });
+test("functions are no constructors and have their names", () => {
+  for (const [name, length] of [["setTimeout", 1], ["setInterval", 1], ["clearTimeout", 0], ["clearInterval", 0], ["queueMicrotask", 1],
+    ["structuredClone", 1], ["atob", 1], ["btoa", 1], ["fetch", 1], ["reportError", 1]]) {
+    same(globalThis[name].name, name);
+    same(globalThis[name].length, length, name);
+    same("prototype" in globalThis[name], false, name);
+    throws(() => new globalThis[name](() => {}), "TypeError", name);
+    same(Object.getOwnPropertyDescriptor(globalThis, name).enumerable, true);
+  }
+  for (const name of ["Request", "Headers", "URL", "EventTarget", "ReadableStream"]) {
+    same(Object.getOwnPropertyDescriptor(globalThis, name).enumerable, false);
+    same(globalThis[name].name, name);
+  }
+});

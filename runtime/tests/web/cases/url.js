@@ -108,3 +108,16 @@ test("iterating many", () => {
   for (let i = 0; i < 5000; i++) headers.append("k" + i, "v");
   same([...headers].length, 5000);
 });
+test("long input is refused or quick", () => {
+  throws(() => new URL("http://h/" + "x".repeat(9e6)), "RangeError");
+  throws(() => btoa("x".repeat(9e6)), "RangeError");
+  throws(() => atob("x".repeat(2 ** 29 - 24)), "RangeError");
+  throws(() => new TextEncoder().encode("x".repeat(2 ** 29 - 24)), "RangeError");
+  throws(() => new TextDecoder("big5").decode(new Uint8Array(9e6)), "RangeError");
+  let wide = "";
+  for (let i = 0; i < 50000; i++) wide += String.fromCharCode(0x4e00 + i % 20000);
+  throws(() => new URL(`http://${wide}/`), "TypeError");
+  throws(() => new URL(`http://xn--${"a".repeat(1e6)}/`), "TypeError");
+  same(new URL(`http://h/${wide}`).pathname.length, 450001);
+  same(new URLSearchParams("a=%41&".repeat(100000)).size, 100000);
+});
