@@ -33,6 +33,7 @@ fn hostile(harm: &str) -> Function {
 async fn endless_work_ends_at_the_cpu_limit() {
     for harm in [
         "for (;;) {}",
+        "let kept; for (;;) kept = new Array(1000).fill(1);",
         "await null; for (;;) {}",
         "const again = () => Promise.resolve().then(again); await again(); await new Promise(() => {});",
         "const again = () => queueMicrotask(again); again();",
@@ -165,10 +166,8 @@ async fn typed_arrays_and_wasm_memory_count_as_memory() {
     for harm in [
         "const kept = []; for (;;) kept.push(new Uint8Array(1 << 20).fill(1));",
         "new Uint8Array(1 << 30).fill(1);",
-        "const b = new ArrayBuffer(1 << 20, { maxByteLength: 1 << 30 }); b.resize(1 << 29); new Uint8Array(b).fill(1); await null; kept = b; for (;;);",
-        "const { exports } = new WebAssembly.Instance(wasm); for (;;) { if (exports.grow(16) < 0) throw new Error('refused'); exports.fill(exports.m.buffer.byteLength); }",
-        "const kept = []; for (;;) { const memory = new WebAssembly.Memory({ initial: 160 }); new Uint8Array(memory.buffer).fill(1); kept.push(memory); }",
-        "const kept = []; for (;;) { const { exports } = new WebAssembly.Instance(wasm); exports.grow(160); exports.fill(160 << 16); kept.push(exports); }",
+        "const b = new ArrayBuffer(1 << 20, { maxByteLength: 1 << 30 }); b.resize(1 << 29); new Uint8Array(b).fill(1); globalThis.kept = b; for (;;);",
+        "const { exports } = new WebAssembly.Instance(wasm); for (;;) { const before = exports.grow(16); if (before < 0) throw new Error('refused'); exports.fill(before << 16); }",
     ] {
         let mut function = Function::new(
             "hostile",

@@ -5,6 +5,7 @@
 //! snapshot    the Web API layer, made in a helper process, read by the worker
 //! instance    one live isolate: made, entered for one event at a time, thrown away
 //! modules     a bundle's modules: compile, link, evaluate, import()
+//! wasm        bounds of modules' memories
 //! positions   from emitted code to what the user wrote
 //! ffi         all unsafe code
 //! ```
@@ -18,6 +19,7 @@ mod modules;
 pub mod platform;
 pub mod positions;
 pub mod snapshot;
+mod wasm;
 
 pub use ffi::{Breadcrumb, Interrupter, ThreadClock};
 pub use instance::{Blueprint, End, Entry, Instance, Outcome};

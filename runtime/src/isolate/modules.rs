@@ -9,6 +9,7 @@ use isolet_crds::bundle::{Bundle, ModuleEntry, ModuleKind};
 use isolet_crds::resolve::resolve;
 
 use super::Positions;
+use super::wasm::bound_memory;
 use crate::control::LoadError;
 
 type Scope<'s, 'i> = v8::PinScope<'s, 'i>;
@@ -45,7 +46,10 @@ pub(super) fn link<'s>(
     set_compiling(scope, true);
     let compiled = bundle
         .modules()
-        .try_for_each(|(entry, content)| add(scope, entry, content, positions));
+        .try_for_each(|(entry, content)| {
+            let limit_bytes = bundle.manifest.limits.memory_bytes as usize;
+            add(scope, entry, content, limit_bytes, positions)
+        });
     set_compiling(scope, false);
     compiled?;
     check_imports(scope, bundle, positions)?;
@@ -113,6 +117,7 @@ fn add(
     scope: &mut Scope<'_, '_>,
     entry: &ModuleEntry,
     content: &[u8],
+    limit_bytes: usize,
     positions: &Positions,
 ) -> Result<(), LoadError> {
     let refuse = |problem: &str| positions.load_error(problem, Some((&entry.path, 1, 1)));
@@ -132,7 +137,9 @@ fn add(
             (module, None)
         }
         ModuleKind::WebAssembly => {
-            let Some(module) = v8::WasmModuleObject::compile(scope, content) else {
+            let content =
+                bound_memory(content, limit_bytes).map_err(|error| refuse(&error.to_string()))?;
+            let Some(module) = v8::WasmModuleObject::compile(scope, &content) else {
                 let error = caught(scope, positions);
                 return Err(refuse(&error.message));
             };
