@@ -1,9 +1,10 @@
 //! Whom to blame for the end of a worker, from the memory it shared: a slot a thread, each a UID that ends in a zero byte,
-//! empty for none; its last byte is 1 where that thread crashed. The worker may have been broken when it wrote, so nothing
-//! is trusted.
+//! empty for none; its last byte says where that thread crashed or had used up its memory. The worker may have been broken
+//! when it wrote, so nothing is trusted.
 //!
 //! A tenant must not be able to have its neighbours quarantined by crashing while they run. So the thread that crashed
-//! counts; where none says so (the process was killed) only a Function that ran alone does.
+//! counts; where none did (a thread of V8's crashed, or the process was killed), who had used up its memory; else only a
+//! Function that ran alone.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -28,37 +29,37 @@ pub fn read(breadcrumb: &File) -> Traces {
         return Traces::default();
     }
     let slots = bytes.chunks_exact(Breadcrumb::SLOT_BYTES);
-    let named: Vec<(String, bool)> = slots.filter_map(slot).collect();
-    let uids = |only_crashed: bool| {
-        let named = named
-            .iter()
-            .filter(|(_, crashed)| *crashed || !only_crashed);
+    let named: Vec<(String, u8)> = slots.filter_map(slot).collect();
+    let uids = |counts: &dyn Fn(u8) -> bool| {
+        let named = named.iter().filter(|(_, flag)| counts(*flag));
         let mut uids: Vec<String> = named.map(|(uid, _)| uid.clone()).collect();
         uids.sort();
         uids.dedup();
         uids
     };
-    let running = uids(false);
-    let mut blamed = uids(true);
-    if blamed.is_empty() && running.len() == 1 {
-        blamed = running.clone();
-    }
+    let running = uids(&|_| true);
+    let certain = [
+        uids(&|flag| flag == Breadcrumb::CRASHED),
+        uids(&|flag| flag == Breadcrumb::SUSPECT),
+    ];
+    let blamed = match certain.into_iter().find(|uids| !uids.is_empty()) {
+        Some(uids) => uids,
+        None if running.len() == 1 => running.clone(),
+        None => Vec::new(),
+    };
     Traces { running, blamed }
 }
 
-fn slot(slot: &[u8]) -> Option<(String, bool)> {
+fn slot(slot: &[u8]) -> Option<(String, u8)> {
     let (flag, name) = slot.split_last()?;
-    let text = name
-        .split(|byte| *byte == 0)
-        .next()
-        .filter(|text| !text.is_empty())?;
+    let text = name.split(|byte| *byte == 0).next()?;
     let sane = text
         .iter()
         .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
-    if !sane {
+    if text.is_empty() || !sane {
         return None;
     }
-    Some((String::from_utf8(text.to_vec()).ok()?, *flag == 1))
+    Some((String::from_utf8(text.to_vec()).ok()?, *flag))
 }
 
 #[cfg(test)]
@@ -80,9 +81,14 @@ mod tests {
         let traces = read(&file);
         assert_eq!(traces.running, ["uid-a", "uid-b", &"x".repeat(62)]);
         assert!(traces.blamed.is_empty(), "nobody knows who it was");
-        let crashed_at = (Breadcrumb::SLOT_BYTES + Breadcrumb::CRASHED_AT) as u64;
-        file.write_all_at(&[1], crashed_at).unwrap();
-        assert_eq!(read(&file).blamed, ["uid-b"]);
+        let flag = |slot: usize, flag: u8| {
+            let at = slot * Breadcrumb::SLOT_BYTES + Breadcrumb::FLAG_AT;
+            file.write_all_at(&[flag], at as u64).unwrap();
+        };
+        flag(0, Breadcrumb::SUSPECT);
+        assert_eq!(read(&file).blamed, ["uid-a"]);
+        flag(1, Breadcrumb::CRASHED);
+        assert_eq!(read(&file).blamed, ["uid-b"], "what is certain counts");
         for slot in 0..4 {
             breadcrumb.mark(slot, "");
         }

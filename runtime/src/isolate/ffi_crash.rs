@@ -1,6 +1,9 @@
 //! Says in the breadcrumb which thread brought the process down, so that a function is not blamed for what another, on
 //! another thread at that moment, has done.
 //!
+//! V8 also crashes on threads of its own, where it finds no memory to collect garbage. So a thread whose Function has used
+//! up its memory is marked as suspect while that goes on.
+//!
 //! Unsafe code: a signal handler. It runs on the thread that crashed, at any instruction of it, so it touches nothing but one
 //! atomic, one thread-local cell without destructor, and one byte of memory that is never unmapped.
 #![allow(unsafe_code)]
@@ -53,19 +56,32 @@ pub(super) fn install(memory: NonNull<u8>) -> io::Result<()> {
     Ok(())
 }
 
+/// Says that the Function that this thread runs has used up its memory.
+pub(super) fn suspect() {
+    flag(Breadcrumb::SUSPECT);
+}
+
+/// Sets this thread's flag. May be called in a signal handler.
+pub(super) fn flag(value: u8) {
+    let memory = MEMORY.load(Ordering::Acquire);
+    let slot = SLOT.get();
+    if memory.is_null() || slot >= Breadcrumb::SLOTS {
+        return;
+    }
+    // SAFETY: the memory is a mapping of SLOTS slots that lives as long as the process, and this thread alone writes its slot.
+    unsafe {
+        memory
+            .add(slot * Breadcrumb::SLOT_BYTES + Breadcrumb::FLAG_AT)
+            .write_volatile(value);
+    }
+}
+
 /// Runs on the thread that crashed. Not reentered for one signal: SA_RESETHAND has put the default action back, which the
 /// raise then takes.
 extern "C" fn crashed(signal: libc::c_int) {
-    let memory = MEMORY.load(Ordering::Acquire);
-    let slot = SLOT.get();
-    // SAFETY: the memory is a mapping of SLOTS slots that lives as long as the process, and this thread alone writes its slot.
-    // raise may be called in a handler.
+    flag(Breadcrumb::CRASHED);
+    // SAFETY: raise may be called in a handler.
     unsafe {
-        if !memory.is_null() && slot < Breadcrumb::SLOTS {
-            memory
-                .add(slot * Breadcrumb::SLOT_BYTES + Breadcrumb::CRASHED_AT)
-                .write_volatile(1);
-        }
         libc::raise(signal);
     }
 }
@@ -90,10 +106,11 @@ mod tests {
         if let Some(path) = std::env::var_os(PATH) {
             crash(&File::options().read(true).write(true).open(path).unwrap());
         }
-        for (how, signal) in [
-            ("abort", libc::SIGABRT),
-            ("fault", libc::SIGSEGV),
-            ("trap", libc::SIGTRAP),
+        for (how, signal, expected) in [
+            ("abort", libc::SIGABRT, Breadcrumb::CRASHED),
+            ("fault", libc::SIGSEGV, Breadcrumb::CRASHED),
+            ("trap", libc::SIGTRAP, Breadcrumb::CRASHED),
+            ("another thread", libc::SIGABRT, Breadcrumb::SUSPECT),
         ] {
             let file = tempfile::NamedTempFile::new().unwrap();
             let status = Command::new(std::env::current_exe().unwrap())
@@ -109,9 +126,9 @@ mod tests {
             let slot =
                 |index: usize| &bytes[index * Breadcrumb::SLOT_BYTES..][..Breadcrumb::SLOT_BYTES];
             assert!(slot(0).starts_with(b"neighbour\0"), "{how}");
-            assert_eq!(slot(0)[Breadcrumb::CRASHED_AT], 0, "{how}");
+            assert_eq!(slot(0)[Breadcrumb::FLAG_AT], 0, "{how}");
             assert!(slot(1).starts_with(b"culprit\0"), "{how}");
-            assert_eq!(slot(1)[Breadcrumb::CRASHED_AT], 1, "{how}");
+            assert_eq!(slot(1)[Breadcrumb::FLAG_AT], expected, "{how}");
         }
     }
 
@@ -131,10 +148,18 @@ mod tests {
             scope.spawn(move || {
                 breadcrumb.mark(1, "culprit");
                 is_marked.recv().unwrap();
-                // SAFETY: raise only sends this thread a signal.
                 match std::env::var(HOW).unwrap().as_str() {
+                    // SAFETY: raise only sends this thread a signal.
                     "fault" => unsafe { libc::raise(libc::SIGSEGV) },
+                    // SAFETY: as above.
                     "trap" => unsafe { libc::raise(libc::SIGTRAP) },
+                    "another thread" => {
+                        suspect();
+                        std::thread::spawn(|| std::process::abort());
+                        loop {
+                            std::thread::park();
+                        }
+                    }
                     _ => std::process::abort(),
                 };
             });
