@@ -32,6 +32,8 @@ const MAX_DEPTH: usize = 1000;
 /// Largest sum, over the bytes of a TypeScript module, of the brackets around each: 1 MiB at a depth of 4, 100 KiB at 40.
 /// Hostile text of that sum made the parser use 200 MiB.
 const MAX_WORK: usize = 4 << 20;
+/// What one token adds to that sum at most, for each bracket around it: a long text is one token.
+const MAX_TOKEN_WORK: usize = 16;
 /// Text with so few brackets cannot make the parser work hard, wherever they are.
 const FEW_BRACKETS: usize = 500;
 
@@ -55,7 +57,7 @@ pub(crate) fn check(path: &str, text: &str, kind: SourceKind) -> Result<usize, I
         if scan.depth() > MAX_DEPTH {
             return Err(at(offset, TOO_DEEP));
         }
-        work = work.saturating_add(scan.work() * (scan.at - last));
+        work = work.saturating_add(scan.work() * (scan.at - last).min(MAX_TOKEN_WORK));
         last = scan.at;
         if work > MAX_WORK && kind == SourceKind::TypeScript {
             return Err(at(offset, TOO_COMPLEX));

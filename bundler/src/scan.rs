@@ -5,6 +5,9 @@
 //! follows it. Where it does not, and the two readings differ in what they make of the text behind, the place is
 //! [`Scan::unclear`], and what the scan says from there on may be wrong.
 
+/// How far the scan looks for the end of a regular expression where there may be none.
+const UNCLEAR_BYTES: usize = 1024;
+
 /// What is open at a place in the text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Open {
@@ -274,37 +277,41 @@ impl<'a> Scan<'a> {
     }
 
     fn slash(&mut self, start: usize) {
-        let Some(end) = self.end_of_regular_expression() else {
-            self.before = Before::Operator;
-            return;
-        };
-        let readings_differ = self.text[self.at..end].iter().any(|byte| {
-            matches!(
-                byte,
-                b'"' | b'\'' | b'`' | b'(' | b')' | b'[' | b']' | b'{' | b'}' | b'/'
-            )
-        });
-        let is_clear = match self.before {
-            Before::Operator => true,
-            Before::Operand => !self.line_break,
-            Before::Unknown => false,
-        };
-        if readings_differ && !is_clear {
-            self.unclear.get_or_insert(start);
-        }
-        if self.before == Before::Operand {
-            self.before = Before::Operator;
-        } else {
-            self.at = end + 1;
-            self.before = Before::Operand;
+        match self.before {
+            Before::Operand if !self.line_break => self.before = Before::Operator,
+            Before::Operator => {
+                // Without an end the text is no program, and the parser stops here too.
+                let end = self.end_of_regular_expression(usize::MAX);
+                self.at = end.map_or(self.text.len(), |end| end + 1);
+                self.before = Before::Operand;
+            }
+            Before::Operand | Before::Unknown => self.unclear_slash(start),
         }
     }
 
-    /// Where the slash is that would end a regular expression; `None` where none ends on this line.
-    fn end_of_regular_expression(&self) -> Option<usize> {
+    /// Takes it for a division, and tells where that matters.
+    fn unclear_slash(&mut self, start: usize) {
+        self.before = Before::Operator;
+        let line = &self.text[self.at..];
+        let end = self.end_of_regular_expression(UNCLEAR_BYTES);
+        let readings_differ = match end {
+            Some(end) => self.text[self.at..end]
+                .iter()
+                .any(|byte| b"\"'`()[]{}/".contains(byte)),
+            // There is none on this line, or it is too far to know.
+            None => line.len() > UNCLEAR_BYTES && !line[..UNCLEAR_BYTES].contains(&b'\n'),
+        };
+        if readings_differ {
+            self.unclear.get_or_insert(start);
+        }
+    }
+
+    /// Where the slash is that would end a regular expression; `None` where none ends on this line within `most` bytes.
+    fn end_of_regular_expression(&self, most: usize) -> Option<usize> {
         let mut class = false;
         let mut at = self.at;
-        while at < self.text.len() && !self.at_line_break(at) {
+        let end = self.at.saturating_add(most).min(self.text.len());
+        while at < end && !self.at_line_break(at) {
             match self.text[at] {
                 b'\\' => at += 1,
                 b'[' => class = true,
@@ -386,6 +393,14 @@ mod tests {
     fn a_line_separator_ends_a_comment() {
         assert_eq!(end("// a\u{2028}("), (1, false));
         assert_eq!(end("// a\r("), (1, false));
+    }
+
+    #[test]
+    fn many_slashes_on_one_line_take_no_time() {
+        // Looking for the end of each would take minutes.
+        for text in ["{}/[", "(a)/[", "x=/[/]/;"] {
+            end(&text.repeat((1 << 18) / text.len()));
+        }
     }
 
     #[test]
