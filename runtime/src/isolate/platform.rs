@@ -2,11 +2,12 @@
 //! with protection keys).
 
 /// Flags that hold for every isolate of the process.
-///
-/// `--single-threaded-gc` is not among them: the collector's helper threads belong to the platform's pool.
 const FLAGS: &str = concat!(
-    // Largest WebAssembly memory that any limit allows: 2 GiB.
-    "--wasm-max-mem-pages=32768 ",
+    // V8 15.2 drops the interrupt check of an endless loop around an inlined short one (`for (;;) new Array(1000).fill(1)`)
+    // in this phase: such a loop could never be ended. tests/limits.rs shows it.
+    "--no-turboshaft-loop-unrolling ",
+    // Largest WebAssembly memory, 512 MiB; a module's own is bounded by its limits.memory (see `wasm`).
+    "--wasm-max-mem-pages=8192 ",
     // Stack that JavaScript may use, in KiB; threads that run it have STACK_BYTES.
     "--stack-size=984 ",
     // Frames of a stack trace.

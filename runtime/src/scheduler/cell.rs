@@ -389,7 +389,6 @@ impl Cell {
         }
         self.push(Event::Expire(request));
     }
-
 }
 
 impl Drop for Cell {

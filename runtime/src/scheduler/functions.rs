@@ -68,12 +68,13 @@ impl Functions {
         &self.services
     }
 
-    /// Loads a revision and has it serve.
+    /// Loads a revision and has it serve; one that is `checked` is known to load and not tried.
     pub async fn put(
         &self,
         name: String,
         bundle: Bundle,
         secrets: SecretValues,
+        checked: bool,
     ) -> Result<Loaded, LoadError> {
         let identity = bundle.manifest.function.clone();
         let function = Arc::clone(
@@ -86,7 +87,9 @@ impl Functions {
         if before.as_ref().is_some_and(|before| before.name == name) {
             return Ok(Loaded { revision: name });
         }
-        let loaded = self.load(name, bundle, secrets, before.as_ref()).await;
+        let loaded = self
+            .load(name, bundle, secrets, before.as_ref(), checked)
+            .await;
         let revision = match loaded {
             Ok(revision) => revision,
             Err(error) => {
@@ -143,10 +146,11 @@ impl Functions {
         bundle: Bundle,
         secrets: SecretValues,
         before: Option<&Arc<Revision>>,
+        checked: bool,
     ) -> Result<Arc<Revision>, LoadError> {
         let mut env = bundle.manifest.env.clone();
         env.extend(secrets.values);
-        let suspended = bundle.manifest.suspend;
+        let is_tried = !bundle.manifest.suspend && !checked;
         let blueprint = Blueprint {
             snapshot: self.services.snapshot,
             positions: Positions::of(&bundle),
@@ -155,7 +159,7 @@ impl Functions {
             breadcrumb: self.services.breadcrumb.clone(),
         };
         let revision = Arc::new(Revision::new(name, blueprint, Arc::clone(&self.services)));
-        if !suspended {
+        if is_tried {
             let cell = revision.start().await?;
             if before.is_some_and(|before| before.running().is_some()) {
                 revision.adopt(&cell);

@@ -10,10 +10,10 @@ use http::{Response, StatusCode};
 
 use super::cell::{Cell, Event};
 use super::inbound::Inbound;
+use super::lock;
 use super::pipe::{PipeEvents, Written, pipe};
 use super::revision::Revision;
 use super::state::{Failure, SharedState, State, WriterOf, ended};
-use super::lock;
 use crate::limits::heap::{Charge, HeapBudget};
 use crate::server::body::Body;
 use crate::server::error::RequestError;
@@ -208,7 +208,9 @@ impl Host for InstanceHost {
         let (request, id) = self.with(|state| {
             let id = state.wait()?;
             let request = state.acting.ok_or_else(ended)?;
-            let left = state.live(request).map(|request| &mut request.subrequests_left);
+            let left = state
+                .live(request)
+                .map(|request| &mut request.subrequests_left);
             match left {
                 Some(left) if *left > 0 => {
                     *left -= 1;
@@ -289,8 +291,7 @@ fn too_large() -> HostError {
 fn response(head: ResponseHead, streams: bool) -> Result<Response<Body>, HostError> {
     let invalid = |what: &str| HostError::Type(format!("the response has an invalid {what}"));
     let mut response = Response::new(Body::empty());
-    *response.status_mut() =
-        StatusCode::from_u16(head.status).map_err(|_| invalid("status"))?;
+    *response.status_mut() = StatusCode::from_u16(head.status).map_err(|_| invalid("status"))?;
     for (name, value) in &head.headers {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid("header name"))?;
         // A stream's length is the handler's to say; a whole body's is known.
@@ -310,7 +311,11 @@ fn response(head: ResponseHead, streams: bool) -> Result<Response<Body>, HostErr
 
 /// A header value as JavaScript has it: each byte is one character (Fetch's isomorphic decode).
 pub(crate) fn decode_value(value: &HeaderValue) -> String {
-    value.as_bytes().iter().map(|byte| char::from(*byte)).collect()
+    value
+        .as_bytes()
+        .iter()
+        .map(|byte| char::from(*byte))
+        .collect()
 }
 
 /// The reverse of [`decode_value`]; none for what no header may hold.

@@ -137,7 +137,11 @@ impl Revision {
     /// Gives an instance no new requests; those under way keep it alive.
     pub(super) fn retire(&self, cell: &Arc<Cell>) {
         let mut current = lock(&self.current);
-        if current.cell.as_ref().is_some_and(|it| Arc::ptr_eq(it, cell)) {
+        if current
+            .cell
+            .as_ref()
+            .is_some_and(|it| Arc::ptr_eq(it, cell))
+        {
             current.cell = None;
         }
     }

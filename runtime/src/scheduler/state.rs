@@ -281,7 +281,10 @@ impl State {
     }
 
     /// Takes a body for one read.
-    pub(super) fn take_inbound(&mut self, stream: StreamId) -> Result<(RequestId, Inbound), HostError> {
+    pub(super) fn take_inbound(
+        &mut self,
+        stream: StreamId,
+    ) -> Result<(RequestId, Inbound), HostError> {
         let Some((request, body)) = self.inbound.get_mut(&stream) else {
             return Err(HostError::Type("the body was given up".into()));
         };
@@ -302,7 +305,12 @@ impl State {
         self.inbound.remove(&stream);
     }
 
-    pub(super) fn add_writer(&mut self, request: RequestId, writer: PipeWriter, of: WriterOf) -> WriterId {
+    pub(super) fn add_writer(
+        &mut self,
+        request: RequestId,
+        writer: PipeWriter,
+        of: WriterOf,
+    ) -> WriterId {
         let id = WriterId(self.next_id());
         self.writers.insert(id, (request, writer));
         if of == WriterOf::Response
@@ -343,7 +351,10 @@ impl State {
                     self.requests.remove(&request);
                 }
                 Some(it)
-                    if !it.ended && it.answer.is_none() && it.response.is_none() && it.holds == 0 =>
+                    if !it.ended
+                        && it.answer.is_none()
+                        && it.response.is_none()
+                        && it.holds == 0 =>
                 {
                     orphans.extend(self.end(request));
                 }

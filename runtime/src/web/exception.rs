@@ -10,6 +10,9 @@ use super::op::string;
 const MESSAGE_BYTES: usize = 4096;
 /// Longest stack kept, in bytes.
 const STACK_BYTES: usize = 8192;
+/// A longer text is not looked at, in UTF-16 code units: making a string flat that was put together from pieces allocates
+/// the whole of it at once.
+const READABLE_UNITS: usize = 4 << 20;
 /// How many errors of a chain of causes are told.
 const CAUSES: usize = 4;
 /// Resource names of this layer's own scripts begin so; their frames mean nothing to users.
@@ -52,7 +55,7 @@ fn message_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>)
         }
     }
     match value.to_detail_string(scope) {
-        Some(text) => bounded(text.to_rust_string_lossy(scope), MESSAGE_BYTES),
+        Some(text) => bounded(readable(scope, text), MESSAGE_BYTES),
         None => "a value without text".to_owned(),
     }
 }
@@ -65,7 +68,14 @@ fn property(
     let key = string(scope, name);
     let value = object.get(scope, key.into())?;
     let text = v8::Local::<v8::String>::try_from(value).ok()?;
-    Some(bounded(text.to_rust_string_lossy(scope), STACK_BYTES))
+    Some(bounded(readable(scope, text), STACK_BYTES))
+}
+
+fn readable(scope: &v8::PinScope<'_, '_>, text: v8::Local<'_, v8::String>) -> String {
+    match text.length() {
+        units if units > READABLE_UNITS => format!("<{units} characters>"),
+        _ => text.to_rust_string_lossy(scope),
+    }
 }
 
 fn stack_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> String {

@@ -192,6 +192,9 @@ fn huge_values_are_cut_while_built() {
     on_fresh_thread(|| {
         for value in [
             "'x'.repeat(5e7)",
+            "'x'.repeat(2 ** 29 - 24)",
+            "{ a: 'x'.repeat(2 ** 29 - 24) }, '%s', 'x'.repeat(2 ** 29 - 24)",
+            "new Error('x'.repeat(2 ** 28))",
             "Array(1e6).fill('y'.repeat(1000))",
             "Array.from({ length: 1e5 }, (_, i) => ({ ['k' + i]: 'v'.repeat(100) }))",
             "Object.fromEntries(Array.from({ length: 1e5 }, (_, i) => ['k' + i, i]))",

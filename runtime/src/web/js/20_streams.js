@@ -1,7 +1,7 @@
 // WHATWG streams: the vendored ponyfill, exposed, and its methods captured for internal use.
 "use strict";
 
-const { ObjectGetOwnPropertyDescriptor, PromisePrototypeThen, uncurryThis } = primordials;
+const { ObjectGetOwnPropertyDescriptor, ObjectHasOwn, PromisePrototypeThen, uncurryThis } = primordials;
 
 const exported = internals.streamsPonyfill;
 const NAMES = [
@@ -32,6 +32,8 @@ const respond = uncurryThis(exported.ReadableStreamBYOBRequest.prototype.respond
 internals.isReadableStream = (value) => {
   if (typeof value !== "object" || value === null) return false;
   try {
+    // The getter throws for anything else, which is slow; this tells most of them.
+    if (!ObjectHasOwn(value, "_readableStreamController")) return false;
     isLocked(value);
     return true;
   } catch {

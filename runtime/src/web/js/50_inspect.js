@@ -14,8 +14,17 @@ const { op_enumerable_keys, op_kind, op_promise_state } = ops;
 const MAX_DEPTH = 4;
 const MAX_ITEMS = 100;
 const MAX_STRING = 10_000;
+const MAX_FLAT = 1 << 24;
 const LINE = 76;
 const IDENTIFIER = /^[a-zA-Z_$][a-zA-Z_$0-9]*$/;
+
+// The beginning of a text. One of many million characters is only counted: cutting a string that was put together from
+// pieces makes it flat first, which takes as much memory as it is long.
+function beginning(text, length) {
+  if (text.length <= length) return text;
+  return text.length > MAX_FLAT ? `<${text.length} characters>` : `${StringPrototypeSlice(text, 0, length)}…`;
+}
+internals.beginning = beginning;
 
 class Budget {
   left;
@@ -29,7 +38,7 @@ class Budget {
   take(text) {
     if (this.left <= 0) return "";
     if (text.length > this.left) {
-      const piece = `${StringPrototypeSlice(text, 0, this.left)}…`;
+      const piece = beginning(text, this.left);
       this.left = 0;
       return piece;
     }
@@ -39,7 +48,7 @@ class Budget {
 }
 
 function quote(text) {
-  const cut = text.length > MAX_STRING ? `${StringPrototypeSlice(text, 0, MAX_STRING)}…` : text;
+  const cut = beginning(text, MAX_STRING);
   const json = JSONStringify(cut);
   if (!StringPrototypeIncludes(cut, '"') || StringPrototypeIncludes(cut, "'")) return json;
   return `'${StringPrototypeReplaceAll(StringPrototypeSlice(json, 1, -1), '\\"', '"')}'`;
@@ -78,7 +87,7 @@ function constructorName(object) {
     const constructor = dataProperty(current, "constructor");
     if (typeof constructor === "function") {
       const name = dataProperty(constructor, "name");
-      return typeof name === "string" && name !== "" ? StringPrototypeSlice(name, 0, 100) : "Object";
+      return typeof name === "string" && name !== "" ? beginning(name, 100) : "Object";
     }
     current = ObjectGetPrototypeOf(current);
   }
@@ -87,7 +96,7 @@ function constructorName(object) {
 
 function inspectFunction(value, budget, depth) {
   const name = dataProperty(value, "name");
-  const label = typeof name === "string" && name !== "" ? StringPrototypeSlice(name, 0, 100) : "(anonymous)";
+  const label = typeof name === "string" && name !== "" ? beginning(name, 100) : "(anonymous)";
   const isClass = op_kind(value) === "class";
   const text = isClass ? `[class ${label}]` : `[Function: ${label}]`;
   return withProperties(value, text, [], budget, depth, "alone");
@@ -165,10 +174,14 @@ function inspectKind(value, kind, name, budget, depth) {
       const pair = op_promise_state(value);
       const state = pair[0];
       const result = pair[1];
-      ArrayPrototypePush(items, state === "pending" ? "<pending>" : state === "rejected" ? `<rejected> ${inner(result)}` : inner(result));
+      if (state === "pending") ArrayPrototypePush(items, "<pending>");
+      else ArrayPrototypePush(items, `${state === "rejected" ? "<rejected> " : ""}${inner(result)}`);
       return withProperties(value, name, items, budget, depth, "{");
     }
-    case "number": return withProperties(value, `[Number: ${NumberPrototypeToString(NumberPrototypeValueOf(value))}]`, [], budget, depth, "alone");
+    case "number": {
+      const text = NumberPrototypeToString(NumberPrototypeValueOf(value));
+      return withProperties(value, `[Number: ${text}]`, [], budget, depth, "alone");
+    }
     case "string": return withProperties(value, `[String: ${quote(StringPrototypeValueOf(value))}]`, [], budget, depth, "alone");
     case "boolean": return withProperties(value, `[Boolean: ${BooleanPrototypeValueOf(value)}]`, [], budget, depth, "alone");
     case "weakmap": return budget.take(`${name} { <items unknown> }`);
@@ -243,14 +256,14 @@ function inspectError(value, budget, depth) {
     let text;
     try {
       const { stack } = value;
-      text = typeof stack === "string" && stack !== "" ? internals.userFrames(stack) : errorHead(value);
+      text = typeof stack === "string" && stack !== "" ? internals.userFrames(beginning(stack, MAX_STRING)) : errorHead(value);
     } catch {
       text = errorHead(value);
     }
     if (depth > 0) {
       let indent = "\n";
       for (let i = 0; i < depth; i++) indent += "  ";
-      text = StringPrototypeReplaceAll(StringPrototypeSlice(text, 0, MAX_STRING), "\n", indent);
+      text = StringPrototypeReplaceAll(beginning(text, MAX_STRING), "\n", indent);
     }
     text = budget.take(text);
     const items = [];

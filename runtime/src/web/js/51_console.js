@@ -6,7 +6,7 @@ const {
   NumberPrototypeToFixed, ObjectDefineProperty, ReflectGetOwnPropertyDescriptor, ReflectOwnKeys,
   StringPrototypeIndexOf, StringPrototypePadEnd, StringPrototypeReplaceAll, StringPrototypeSlice, SymbolToStringTag,
 } = primordials;
-const { inspect, newBudget } = internals;
+const { beginning, inspect, newBudget } = internals;
 const { op_console, op_elapsed } = ops;
 
 const MAX_TEXT = 8192;
@@ -19,7 +19,7 @@ function format(args, budget) {
   let first = 0;
   if (args.length > 1 && typeof args[0] === "string") {
     first = 1;
-    const template = StringPrototypeSlice(args[0], 0, MAX_TEXT);
+    const template = beginning(args[0], MAX_TEXT);
     let from = 0;
     for (;;) {
       const at = StringPrototypeIndexOf(template, "%", from);
@@ -29,7 +29,7 @@ function format(args, budget) {
       from = at + 2;
       if (kind === "%") {
         text += budget.take("%");
-      } else if (first < args.length && (kind === "s" || kind === "d" || kind === "i" || kind === "f" || kind === "o" || kind === "O" || kind === "j" || kind === "c")) {
+      } else if (first < args.length && StringPrototypeIndexOf("sdifoOjc", kind) >= 0) {
         text += substitute(kind, args[first++], budget);
       } else {
         text += budget.take(`%${kind}`);
@@ -77,7 +77,7 @@ function log(level, args) {
 }
 
 function labelOf(value) {
-  return StringPrototypeSlice(value === undefined ? "default" : `${value}`, 0, 200);
+  return beginning(value === undefined ? "default" : `${value}`, 200);
 }
 
 function remember(map, key, value) {

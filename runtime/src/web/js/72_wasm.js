@@ -45,7 +45,9 @@ internals.patchWebAssembly = () => {
 
   function WasmMemory(descriptor) {
     if (new.target === undefined) throw new TypeError("WebAssembly.Memory must be called with new");
-    if (typeof descriptor !== "object" || descriptor === null) throw new TypeError("WebAssembly.Memory: the argument is not an object");
+    if (typeof descriptor !== "object" || descriptor === null) {
+      throw new TypeError("WebAssembly.Memory: the argument is not an object");
+    }
     const copy = { __proto__: null };
     for (let i = 0; i < MEMORY_FIELDS.length; i++) {
       const value = descriptor[MEMORY_FIELDS[i]];

@@ -198,3 +198,9 @@ test("a dependent signal that only its listener keeps", async () => {
   root.abort();
   same(heard, 200);
 });
+test("structuredClone of many objects", () => {
+  const list = Array.from({ length: 1e5 }, (_, i) => ({ i, a: [i] }));
+  const copy = structuredClone(list);
+  same(copy.length, 1e5);
+  same(copy[99999].a[0], 99999);
+});

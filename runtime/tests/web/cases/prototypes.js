@@ -152,3 +152,10 @@ test("internals are not handed out", () => {
     same(frame.getThis?.(), undefined);
   }
 });
+test("proxies are no platform objects, and their traps are the tenant's", async () => {
+  const hostile = new Proxy({}, { getOwnPropertyDescriptor() { throw new RangeError("trap"); }, get(target, key) { if (key === Symbol.toPrimitive) return () => "proxied"; return undefined; } });
+  same(await new Response(hostile).text(), "proxied");
+  throws(() => structuredClone(hostile), "DataCloneError");
+  throws(() => new Request(new Proxy(new Request("http://h/"), {})), "TypeError");
+  throws(() => new Headers(new Proxy(new Headers({ a: "b" }), {})).get("a"), "TypeError");
+});
