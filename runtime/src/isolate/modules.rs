@@ -132,12 +132,13 @@ fn add(
             (module, None)
         }
         ModuleKind::WebAssembly => {
-            let content =
+            let bounded =
                 bound_memory(content, limit_bytes).map_err(|error| refuse(&error.to_string()))?;
-            let Some(module) = v8::WasmModuleObject::compile(scope, &content) else {
+            let Some(module) = v8::WasmModuleObject::compile(scope, &bounded.module) else {
                 let error = caught(scope, positions);
                 return Err(refuse(&error.message));
             };
+            crate::web::set_wasm_maximum(scope, module.into(), bounded.maximum_bytes);
             synthetic(scope, &entry.path, module.into())
         }
         ModuleKind::Json => {

@@ -324,7 +324,7 @@ impl Cell {
         let mut late = Vec::new();
         let mut dead = false;
         let mut state = lock(&self.state);
-        let mut retire = state.is_worn_out();
+        let mut retire = state.is_worn_out() || state.wasm_bytes > revision.limits().memory_bytes;
         state.use_cpu(request, outcome.cpu);
         match outcome.end {
             End::Done => {}

@@ -25,6 +25,10 @@ use crate::web::host::{
 /// Bodies up to this size are not worth an entry in the books.
 const UNCHARGED_BYTES: usize = 4 << 10;
 
+/// How many times `limits.memory` the WebAssembly memories of one instance may come to before it is replaced: past one time
+/// it gets no new requests (see `cell`), past this no more memories.
+const WASM_MEMORIES: u64 = 4;
+
 /// The process around one instance.
 pub(super) struct InstanceHost {
     pub(super) state: SharedState,
@@ -255,6 +259,21 @@ impl Host for InstanceHost {
 
     fn release(&mut self, request: RequestId) {
         self.with(|state| state.release(request));
+    }
+
+    fn wasm_memory(&mut self, maximum_bytes: Option<u64>) -> Result<u64, HostError> {
+        let limit = self.revision.limits().memory_bytes;
+        let bytes = maximum_bytes.map_or(limit, |bytes| bytes.min(limit));
+        self.with(|state| {
+            let sum = state.wasm_bytes.saturating_add(bytes);
+            if sum > limit.saturating_mul(WASM_MEMORIES) {
+                return Err(HostError::Range(
+                    "too many WebAssembly memories for limits.memory: declare a maximum, or make one and use it again".into(),
+                ));
+            }
+            state.wasm_bytes = sum;
+            Ok(bytes)
+        })
     }
 
     fn console(&mut self, level: ConsoleLevel, text: String) {

@@ -56,6 +56,8 @@ pub(super) struct State {
     writers: HashMap<WriterId, (RequestId, PipeWriter)>,
     /// Requests that may have ended in this entry.
     touched: Vec<RequestId>,
+    /// What WebAssembly memories made so far may grow to; nobody says when they are gone.
+    pub(super) wasm_bytes: u64,
     last_id: u32,
 }
 
@@ -95,6 +97,7 @@ impl State {
             inbound: HashMap::new(),
             writers: HashMap::new(),
             touched: Vec::new(),
+            wasm_bytes: 0,
             last_id: 0,
         }
     }

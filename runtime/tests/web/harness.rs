@@ -274,6 +274,10 @@ impl Host for TestHost {
     fn release(&mut self, request: RequestId) {
         *self.0.borrow_mut().holds.entry(request.0).or_default() -= 1;
     }
+    fn wasm_memory(&mut self, maximum_bytes: Option<u64>) -> Result<u64, HostError> {
+        Ok(maximum_bytes.unwrap_or(64 << 20))
+    }
+
     fn console(&mut self, level: ConsoleLevel, text: String) {
         let mut world = self.0.borrow_mut();
         world.console.push((level, text));
