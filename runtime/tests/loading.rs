@@ -347,3 +347,41 @@ async fn damaged_and_foreign_bundles_are_refused() {
         .unwrap_err();
     assert!(error.message.contains("bad.wasm:1:1: "), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_start_that_fails_later_is_a_503_and_not_tried_at_once_again() {
+    // Loads when it is sent; the first request comes when it no longer does.
+    let soon = std::time::SystemTime::now() + std::time::Duration::from_millis(1500);
+    let soon = soon
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
+    let function = Function::new(
+        "f",
+        &format!(
+            "if (Date.now() > {soon}) {{ console.log('tried'); throw new Error('too late'); }}
+             export default {{ fetch() {{ return new Response('x') }} }}"
+        ),
+    );
+    let worker = worker().with(function).start().await;
+    eventually("time passes", async || {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_millis()
+            > soon + 1
+    })
+    .await;
+    for _ in 0..20 {
+        let error = worker.get("f", "/").await.error().await;
+        assert_eq!(error, (503, "StartFailed".into()));
+    }
+    worker.log.line("main.js:1:").await;
+    let tried = worker
+        .log
+        .lines()
+        .iter()
+        .filter(|line| line.contains("\"tried\""))
+        .count();
+    assert!((1..=3).contains(&tried), "{tried} starts for 20 requests");
+}
