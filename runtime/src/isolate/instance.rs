@@ -94,6 +94,8 @@ pub enum End {
 pub struct Outcome {
     /// CPU time that it used.
     pub cpu: Duration,
+    /// Size of V8's heap after it, in bytes.
+    pub heap_bytes: usize,
     /// How it ended.
     pub end: End,
     /// Promises rejected in it that nothing handles.
@@ -194,6 +196,7 @@ impl Instance {
         };
         platform::run_foreground_tasks(&locker);
         let over = ffi::measure_heap(&mut locker);
+        let heap_bytes = locker.get_heap_statistics().total_heap_size();
         self.blueprint.mark(&guard, false);
         let used = guard.finish();
         let end = match result {
@@ -208,6 +211,7 @@ impl Instance {
         }
         Outcome {
             cpu: used.time,
+            heap_bytes,
             end,
             rejections,
         }

@@ -11,6 +11,7 @@ use hyper::body::{Body, Incoming};
 use isolet_crds::bundle::{Bundle, FunctionIdentity, SecretValues};
 use tokio::time::Instant;
 
+use super::eviction;
 use super::inbound::Inbound;
 use super::revision::Revision;
 use super::state::Answer;
@@ -166,6 +167,34 @@ impl Functions {
             }
         }
         Ok(revision)
+    }
+
+    /// Has cold instances go, for as long as the worker lives.
+    pub async fn keep_evicting(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(eviction::TICK).await;
+            let functions: Vec<_> = lock(&self.by_uid).values().cloned().collect();
+            let live: Vec<_> = functions
+                .iter()
+                .filter_map(|function| {
+                    let revision = function.revision()?;
+                    let (cell, unused) = revision.unused()?;
+                    Some((revision, cell, unused))
+                })
+                .collect();
+            let candidates: Vec<_> = live
+                .iter()
+                .map(|(_, cell, unused)| eviction::Candidate {
+                    unused: *unused,
+                    heap_bytes: cell.heap_bytes(),
+                    busy: cell.is_busy(),
+                })
+                .collect();
+            for index in eviction::victims(&candidates) {
+                let (revision, cell, _) = &live[index];
+                revision.retire(cell);
+            }
+        }
     }
 
     fn count(&self) {

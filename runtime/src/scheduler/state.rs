@@ -174,6 +174,10 @@ impl State {
         }
     }
 
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+    }
+
     // Answers.
 
     /// Sends the head of a response; gives it back if nobody waits for it any more.

@@ -113,6 +113,7 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             egress,
             metrics: metrics::Metrics::new(),
             starts: Semaphore::new(threads),
+            instances: Default::default(),
             runtime: tokio::runtime::Handle::current(),
         });
         let functions = Arc::new(Functions::new(
@@ -120,6 +121,7 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             args.domain.as_deref(),
             &args.cluster_domain,
         ));
+        tokio::spawn(Arc::clone(&functions).keep_evicting());
         let (agent_gone, gone) = tokio::sync::oneshot::channel::<()>();
         let opened = CancellationToken::new();
         if !args.closed {
