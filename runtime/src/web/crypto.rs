@@ -5,7 +5,7 @@ use super::op::{OpError, OpResult, id, ops, string, throw, uint8_array};
 
 ops![op_random, op_uuid];
 
-/// Most bytes at a time, https://w3c.github.io/webcrypto/#Crypto-method-getRandomValues
+/// Most bytes at a time, <https://w3c.github.io/webcrypto/#Crypto-method-getRandomValues>
 const MAX_BYTES: u32 = 65_536;
 
 fn fill(bytes: &mut [u8]) -> OpResult<()> {

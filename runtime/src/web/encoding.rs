@@ -61,7 +61,7 @@ fn op_encode_into(
     }
 }
 
-/// `(bytes) -> string`: https://encoding.spec.whatwg.org/#utf-8-decode, a byte order mark is dropped
+/// `(bytes) -> string`: <https://encoding.spec.whatwg.org/#utf-8-decode>, a byte order mark is dropped
 fn op_decode_utf8(
     scope: &mut v8::PinScope<'_, '_>,
     args: v8::FunctionCallbackArguments<'_>,
@@ -210,7 +210,7 @@ fn decode_part(encoding: &'static Encoding, data: &[u8]) -> String {
     text
 }
 
-/// `(string) -> string, or null`: https://infra.spec.whatwg.org/#forgiving-base64-decode
+/// `(string) -> string, or null`: <https://infra.spec.whatwg.org/#forgiving-base64-decode>
 fn op_atob(
     scope: &mut v8::PinScope<'_, '_>,
     args: v8::FunctionCallbackArguments<'_>,

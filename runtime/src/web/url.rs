@@ -129,7 +129,7 @@ fn set(mut url: Url, which: u32, value: &str) -> Option<Url> {
 }
 
 /// `(text) -> string`: a name or value of application/x-www-form-urlencoded, decoded.
-/// https://url.spec.whatwg.org/#concept-urlencoded-parser; JavaScript has split at `&` and `=`, so that it can be
+/// <https://url.spec.whatwg.org/#concept-urlencoded-parser>; JavaScript has split at `&` and `=`, so that it can be
 /// interrupted where there are many.
 fn op_form_decode(
     scope: &mut v8::PinScope<'_, '_>,
@@ -149,7 +149,7 @@ fn op_form_decode(
     }
 }
 
-/// `(text) -> string`: https://url.spec.whatwg.org/#concept-urlencoded-serializer of one name or value
+/// `(text) -> string`: <https://url.spec.whatwg.org/#concept-urlencoded-serializer> of one name or value
 fn op_form_encode(
     scope: &mut v8::PinScope<'_, '_>,
     args: v8::FunctionCallbackArguments<'_>,
