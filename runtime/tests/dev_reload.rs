@@ -143,6 +143,17 @@ fn two_functions_of_one_name_name_both_files() {
 }
 
 #[test]
+fn a_folder_without_functions_says_what_to_do_and_takes_the_first_one() {
+    let dev = Dev::start(&[("notes.txt", "nothing to serve")]);
+    dev.output
+        .wait_for("write a manifest (.yaml or .yml) with kind: Function into");
+    dev.write("first.yaml", &function("first", "", &answers("'first'")));
+    dev.until("/fn/default/first/", "the first Function", |answer| {
+        answer.body == "first"
+    });
+}
+
+#[test]
 fn a_port_in_use_and_a_missing_file_say_what_to_do() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();

@@ -107,7 +107,11 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         session.reload().await?;
         session.sender.send(SourceEvent::Synced).await?;
         ready.wait_for(|ready| *ready).await?;
-        say(&format!("\n{}", list(&base, &session.entries)));
+        if session.entries.is_empty() {
+            say(&none_found(&base, &session.paths));
+        } else {
+            say(&format!("\n{}", list(&base, &session.entries)));
+        }
         say(&format!(
             "Ready after {}. Changes are loaded at once; Ctrl-C stops.",
             elapsed(started.elapsed())
@@ -121,6 +125,19 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     node.abort().cancel();
     node.stop().await;
     outcome
+}
+
+/// What to do where the paths hold no Function.
+fn none_found(base: &str, paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    format!(
+        "{base}/ has no Function yet: write a manifest (.yaml or .yml) with kind: Function into {}, or name a .ts or .js \
+         file itself on the command line",
+        paths.join(", ")
+    )
 }
 
 fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
