@@ -27,6 +27,7 @@ use super::revision::Revision;
 use super::state::{Answer, SharedState, State, ended};
 use crate::control::LoadError;
 use crate::isolate::{End, Entry, Instance, Outcome};
+use crate::limits::cpu::Terms;
 use crate::limits::heap::HeapBudget;
 use crate::limits::wall_clock::WallClock;
 use crate::server::error::RequestError;
@@ -39,6 +40,8 @@ use crate::web::host::{
 const EVENTS_INLINE: usize = 4;
 /// CPU time for telling a request that it is over, where it has none left.
 const ABORT_CPU: Duration = Duration::from_millis(5);
+/// Wall time, at least, for an entry of a request whose own is over: it fails what JavaScript still waits for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// One instance and its queue.
 #[derive(Debug)]
@@ -134,6 +137,7 @@ impl Cell {
             limits.subrequests,
             permit,
             body,
+            deadline,
         );
         self.push(Event::Dispatch(request, head, stream));
         lock(&self.state).arm(request, || {
@@ -215,8 +219,9 @@ impl Cell {
         let Some((request, entry, expired)) = self.prepare(event) else {
             return Some(instance);
         };
-        let budget = lock(&self.state).cpu_left(request);
+        let (budget, deadline) = lock(&self.state).time_left(request);
         let is_last_word = matches!(entry, Entry::Abort { .. });
+        let is_first = matches!(entry, Entry::Dispatch { .. });
         let outcome = if budget.is_zero() && !is_last_word {
             // An entry before this one used it up to the end.
             Outcome {
@@ -225,10 +230,18 @@ impl Cell {
                 end: End::CpuExhausted,
                 rejections: Vec::new(),
             }
-        } else if is_last_word {
-            instance.run(entry, budget.max(ABORT_CPU))
         } else {
-            instance.run(entry, budget)
+            let least = if is_last_word {
+                ABORT_CPU
+            } else {
+                Duration::ZERO
+            };
+            let terms = Terms {
+                budget: budget.max(least),
+                until: until(deadline, is_first),
+                account: Arc::clone(&self.revision.account),
+            };
+            instance.run(entry, terms)
         };
         self.conclude(instance, request, outcome, expired)
     }
@@ -350,6 +363,19 @@ impl Cell {
                 state.forget(request);
                 retire = true;
             }
+            End::TimedOut => {
+                // An armed clock tells the caller, and the log.
+                let is_told = state.is_armed(request);
+                let failed = state.fail(request, RequestError::Timeout.into());
+                late.extend(failed.filter(|_| !is_told));
+                state.forget(request);
+                retire = true;
+            }
+            End::GaveWay => {
+                late.extend(state.fail(request, RequestError::Overloaded.into()));
+                state.forget(request);
+                retire = true;
+            }
             End::HeapExceeded => {
                 for request in state.all_requests() {
                     late.extend(state.fail(request, RequestError::MemoryLimitExceeded.into()));
@@ -445,6 +471,16 @@ impl Drop for Caller<'_> {
         if !self.answered {
             self.cell.push_later(Event::Abort(self.request));
         }
+    }
+}
+
+/// When an entry's wall time ends. A request's first entry has the request's; later ones may be for one that has ended.
+fn until(deadline: Instant, is_first: bool) -> std::time::Instant {
+    let deadline = deadline.into_std();
+    if is_first {
+        deadline
+    } else {
+        deadline.max(std::time::Instant::now() + LAST_WORDS)
     }
 }
 

@@ -33,6 +33,7 @@ pub use state::Failure;
 
 use crate::isolate::Breadcrumb;
 use crate::isolate::snapshot::Snapshot;
+use crate::limits::account::Accounts;
 use crate::worker::metrics::Metrics;
 
 /// What all instances of a worker share.
@@ -44,6 +45,8 @@ pub struct Services {
     pub breadcrumb: Option<Arc<Breadcrumb>>,
     /// The way out.
     pub egress: Egress,
+    /// CPU time that each Function has used lately.
+    pub accounts: Accounts,
     /// Counters.
     pub metrics: Metrics,
     /// Starts of instances at once.

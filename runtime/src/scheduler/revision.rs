@@ -15,6 +15,7 @@ use super::state::Failure;
 use super::{Services, lock};
 use crate::control::LoadError;
 use crate::isolate::Blueprint;
+use crate::limits::account::Account;
 use crate::server::error::RequestError;
 use crate::web::host::Exception;
 
@@ -28,6 +29,8 @@ pub(super) struct Revision {
     pub(super) blueprint: Arc<Blueprint>,
     pub(super) console: Console,
     pub(super) services: Arc<Services>,
+    /// CPU time of the Function, over all its revisions and instances.
+    pub(super) account: Arc<Account>,
     current: Mutex<Current>,
     /// Held by the request that makes the instance.
     starting: tokio::sync::Mutex<Option<FailedStart>>,
@@ -53,6 +56,7 @@ impl Revision {
     pub(super) fn new(name: String, blueprint: Blueprint, services: Arc<Services>) -> Self {
         let identity = &blueprint.bundle.manifest.function;
         Self {
+            account: services.accounts.of(identity),
             console: Console::new(&identity.namespace, &identity.name, &name),
             name,
             blueprint: Arc::new(blueprint),

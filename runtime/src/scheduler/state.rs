@@ -66,6 +66,7 @@ pub(super) struct State {
 pub(super) struct UnderWay {
     answer: Option<oneshot::Sender<Answer>>,
     pub(super) cpu_left: Duration,
+    deadline: Instant,
     pub(super) subrequests_left: u32,
     holds: u32,
     /// Body of the response, while it is written.
@@ -129,6 +130,7 @@ impl State {
         subrequests: u32,
         permit: Permit,
         body: Option<Inbound>,
+        deadline: Instant,
     ) -> (RequestId, Option<StreamId>) {
         let request = RequestId(self.next_id());
         self.requests.insert(
@@ -136,6 +138,7 @@ impl State {
             UnderWay {
                 answer: Some(answer),
                 cpu_left: cpu,
+                deadline,
                 subrequests_left: subrequests,
                 holds: 0,
                 response: None,
@@ -155,10 +158,12 @@ impl State {
             .filter(|request| !request.ended)
     }
 
-    pub(super) fn cpu_left(&self, request: RequestId) -> Duration {
-        self.requests
-            .get(&request)
-            .map_or(Duration::ZERO, |request| request.cpu_left)
+    /// CPU time that a request still has, and when its wall time ends.
+    pub(super) fn time_left(&self, request: RequestId) -> (Duration, Instant) {
+        match self.requests.get(&request) {
+            Some(request) => (request.cpu_left, request.deadline),
+            None => (Duration::ZERO, Instant::now()),
+        }
     }
 
     pub(super) fn use_cpu(&mut self, request: RequestId, time: Duration) {
@@ -172,6 +177,13 @@ impl State {
         if let Some(request) = self.live(request) {
             request.clock = Some(clock());
         }
+    }
+
+    /// Whether the wall clock of a request runs, which tells its caller.
+    pub(super) fn is_armed(&self, request: RequestId) -> bool {
+        self.requests
+            .get(&request)
+            .is_some_and(|request| request.ended || request.clock.is_some())
     }
 
     pub(super) fn is_idle(&self) -> bool {

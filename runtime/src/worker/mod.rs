@@ -70,7 +70,7 @@ struct Inherited {
 pub fn run(args: WorkerArgs) -> ExitCode {
     log_to_stdout(args.dev);
     match boot(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::error!(cause, "the worker cannot run: {error}");
@@ -79,7 +79,7 @@ pub fn run(args: WorkerArgs) -> ExitCode {
     }
 }
 
-fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
+fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
     let inherited = Inherited::take(args)?;
     let cores = std::thread::available_parallelism()?.get();
     let threads = if args.threads == 0 {
@@ -92,9 +92,19 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
     let snapshot = Snapshot::load(inherited.snapshot)?;
     let breadcrumb = Arc::new(Breadcrumb::map(File::from(inherited.breadcrumb))?);
     breadcrumb.mark_crashes()?;
-    cpu::start_monitor()?;
+    let stuck = CancellationToken::new();
+    let (crumb, told) = (Arc::clone(&breadcrumb), stuck.clone());
+    cpu::start_monitor(
+        cores,
+        Box::new(move |thread, _| {
+            crumb.blame(thread);
+            told.cancel();
+        }),
+    )?;
+    let is_stuck = stuck.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
+        .max_blocking_threads(threads + cpu::extra_threads(cores))
         .thread_stack_size(platform::STACK_BYTES)
         .thread_name("worker")
         .enable_all()
@@ -111,6 +121,7 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             snapshot,
             breadcrumb: Some(breadcrumb),
             egress,
+            accounts: Default::default(),
             metrics: metrics::Metrics::new(),
             starts: Semaphore::new(threads),
             instances: Default::default(),
@@ -137,6 +148,7 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             tokio::select! {
                 _ = terminated.recv() => tracing::info!("told to end: draining"),
                 _ = gone => tracing::warn!("the agent is gone: draining"),
+                () = is_stuck.cancelled() => {}
                 // Ctrl-C reaches the whole foreground group; the agent decides what it means.
                 () = async { while interrupted.recv().await.is_some() {} } => {}
             }
@@ -151,7 +163,11 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             crate::server::serve(listener, functions, shutdown, drain).await;
         }
         control.abort();
-        Ok(())
+        Ok(if stuck.is_cancelled() {
+            ExitCode::from(cpu::STUCK_EXIT_STATUS)
+        } else {
+            ExitCode::SUCCESS
+        })
     });
     // Isolates and their threads end with the process.
     runtime.shutdown_background();
