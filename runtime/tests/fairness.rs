@@ -4,6 +4,7 @@
 mod harness;
 
 use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
 
 use harness::{Answer, Exchange, Function, Worker, eventually, worker};
 use tokio::task::JoinHandle;
@@ -191,6 +192,36 @@ async fn loops_do_not_outlive_the_drain() {
     worker.signal(rustix::process::Signal::TERM);
     let status = worker.ended().await;
     assert_eq!((status.code(), status.signal()), (Some(0), None));
+}
+
+#[tokio::test]
+async fn a_function_that_computes_answers_others_meanwhile_on_another_instance() {
+    let function = looping("busy", 100_000, 100_000);
+    let mut worker = worker()
+        .argument("--threads=2")
+        .with(function)
+        .start()
+        .await;
+    let hog = start(&worker, "busy");
+    until_running(&mut worker, &["uid-default-busy".into()]).await;
+    // One that comes in the loop's first millisecond waits behind it.
+    eventually("another instance answers", async || {
+        let answer = worker.get("busy", "/ok");
+        let answer = tokio::time::timeout(Duration::from_millis(500), answer).await;
+        answer.is_ok()
+    })
+    .await;
+    for _ in 0..20 {
+        assert_eq!(worker.get("busy", "/ok").await.text().await, "ok");
+    }
+    assert!(!hog.is_finished());
+    assert!(worker.metrics().await.contains("isolet_instances 2\n"));
+    eventually(
+        "the further instance goes when nobody uses it",
+        async || worker.metrics().await.contains("isolet_instances 1\n"),
+    )
+    .await;
+    assert!(!hog.is_finished());
 }
 
 /// V8 does not look for interrupts inside a search of this kind, which would take minutes.

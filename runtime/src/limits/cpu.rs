@@ -74,7 +74,8 @@ thread_local! {
 }
 
 impl CpuGuard {
-    /// Begins an entry for no request, on a thread of its own: it may use so much CPU time and takes no turns.
+    /// Begins an entry for no request: it may use so much CPU time. If it takes long, it hands over what else its thread had
+    /// to do, but takes no turns.
     pub fn enter(isolate: Interrupter, budget: Duration) -> Self {
         Self::begin(|start| Running::new(isolate, start, budget))
     }
@@ -146,26 +147,25 @@ pub(crate) fn interrupted(entry: u64) {
         let Some(running) = running.as_mut().filter(|it| it.number == entry) else {
             return;
         };
-        let (Some(account), None) = (running.account.clone(), running.ended) else {
+        if running.ended.is_some() {
             return;
-        };
+        }
         running.charge(slot.now());
         running.is_parked = true;
-        (account, running.until, running.has_seat)
+        (running.account.clone(), running.until, running.has_seat)
     };
     let is_over = || until.is_some_and(|until| Instant::now() >= until);
-    let turn = hand_over(|| {
-        if has_seat {
-            monitor.turns.pass(&account, is_over)
-        } else {
-            monitor.turns.take(&account, is_over)
-        }
+    let turn = hand_over(|| match &account {
+        Some(account) if has_seat => monitor.turns.pass(account, is_over),
+        Some(account) => monitor.turns.take(account, is_over),
+        None => Turn::Granted,
     });
     let mut running = lock(&slot.entry);
     let Some(running) = running.as_mut() else {
         return;
     };
-    running.came_back(slot.now(), turn == Turn::Granted);
+    let has_seat = account.is_some() && turn == Turn::Granted;
+    running.came_back(slot.now(), has_seat);
     match turn {
         Turn::Granted => {}
         Turn::GivesWay => running.end(Ended::GaveWay, slot.now()),

@@ -280,7 +280,7 @@ impl Slot {
         } else {
             let slice_is_over = running.has_seat && others_wait && cpu >= running.slice + SLICE;
             let hands_over = HAND_OVER_TICKS.contains(&running.ticks) || slice_is_over;
-            if hands_over && running.account.is_some() && !running.is_asked {
+            if hands_over && !running.is_asked {
                 running.is_asked = true;
                 running.isolate.interrupt(running.number);
             }

@@ -38,6 +38,10 @@ use crate::web::host::{
 
 /// Events that the thread which brought the first one runs before a task takes over.
 const EVENTS_INLINE: usize = 4;
+/// Events that wait for an instance above which its Function may have another.
+const MANY_EVENTS: usize = 8;
+/// Time that one event takes after which its Function may have another instance.
+const STALLED: Duration = Duration::from_millis(1);
 /// CPU time for telling a request that it is over, where it has none left.
 const ABORT_CPU: Duration = Duration::from_millis(5);
 /// Wall time, at least, for an entry of a request whose own is over: it fails what JavaScript still waits for.
@@ -53,11 +57,25 @@ pub(super) struct Cell {
     heap_bytes: AtomicUsize,
 }
 
+/// What an instance is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    /// It would run an event at once.
+    Free,
+    /// So many events wait, soon to be run.
+    Waiting(usize),
+    /// So many events wait, and that may take long.
+    Stalled(usize),
+}
+
 #[derive(Debug)]
 struct Slot {
     /// Absent while its owner runs it, and once it is dead.
     instance: Option<Box<Instance>>,
+    /// Bounded by what a request and its completions can bring (`state`), and by the requests that may be under way.
     queue: VecDeque<Event>,
+    /// When the event that runs began.
+    turn_began: Option<Instant>,
     dead: bool,
 }
 
@@ -95,6 +113,7 @@ impl Cell {
             slot: Mutex::new(Slot {
                 instance: None,
                 queue: VecDeque::new(),
+                turn_began: None,
                 dead: false,
             }),
             state: Arc::new(Mutex::new(State::new())),
@@ -209,8 +228,12 @@ impl Cell {
         let event = {
             let mut slot = lock(&self.slot);
             match slot.queue.pop_front() {
-                Some(event) => event,
+                Some(event) => {
+                    slot.turn_began = Some(Instant::now());
+                    event
+                }
                 None => {
+                    slot.turn_began = None;
                     slot.instance = Some(instance);
                     return None;
                 }
@@ -408,6 +431,23 @@ impl Cell {
     /// Size of V8's heap after the last entry, in bytes.
     pub(super) fn heap_bytes(&self) -> usize {
         self.heap_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What it is at.
+    pub(super) fn load(&self) -> Load {
+        let slot = lock(&self.slot);
+        if slot.instance.is_some() {
+            return Load::Free;
+        }
+        let waiting = slot.queue.len();
+        let is_slow = slot
+            .turn_began
+            .is_some_and(|began| began.elapsed() >= STALLED);
+        if is_slow || waiting >= MANY_EVENTS {
+            Load::Stalled(waiting)
+        } else {
+            Load::Waiting(waiting)
+        }
     }
 
     pub(super) fn is_busy(&self) -> bool {

@@ -51,6 +51,8 @@ pub struct Services {
     pub metrics: Metrics,
     /// Starts of instances at once.
     pub starts: tokio::sync::Semaphore,
+    /// Instances that one revision may have.
+    pub most_instances: usize,
     /// Live instances.
     pub instances: std::sync::atomic::AtomicUsize,
     /// For tasks that begin outside any.

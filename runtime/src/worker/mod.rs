@@ -124,6 +124,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             accounts: Default::default(),
             metrics: metrics::Metrics::new(),
             starts: Semaphore::new(threads),
+            most_instances: threads,
             instances: Default::default(),
             runtime: tokio::runtime::Handle::current(),
         });
