@@ -22,9 +22,10 @@ use super::functions::Permit;
 use super::host::InstanceHost;
 use super::inbound::{Inbound, InboundError};
 use super::lock;
+use super::meter::{CpuTime, Meter};
 use super::outbound::Fetched;
 use super::revision::Revision;
-use super::state::{Answer, SharedState, State, ended};
+use super::state::{Answer, Failure, SharedState, State, ended};
 use crate::control::LoadError;
 use crate::isolate::{End, Entry, Instance, Outcome};
 use crate::limits::cpu::Terms;
@@ -148,15 +149,15 @@ impl Cell {
         permit: Permit,
         deadline: Instant,
     ) -> Answer {
-        let limits = self.revision.limits();
         let (answer, answered) = oneshot::channel();
+        let meter = Meter::new(&self.revision.services);
         let (request, stream) = lock(&self.state).begin(
             answer,
-            Duration::from_millis(limits.cpu_ms),
-            limits.subrequests,
+            self.revision.limits(),
             permit,
             body,
             deadline,
+            Arc::clone(&meter),
         );
         self.push(Event::Dispatch(request, head, stream));
         lock(&self.state).arm(request, || {
@@ -173,7 +174,19 @@ impl Cell {
             // The instance died between its choice and the dispatch.
             .unwrap_or_else(|_| Err(RequestError::StartFailed.into()));
         caller.answered();
+        let shows_cpu = self.revision.services.dev
+            || tracing::enabled!(target: crate::server::LOG, tracing::Level::DEBUG);
         answer
+            .map(|mut response| {
+                if shows_cpu {
+                    response.extensions_mut().insert(CpuTime(meter.used()));
+                }
+                response
+            })
+            .map_err(|failure| Failure {
+                cpu: meter.used(),
+                ..failure
+            })
     }
 
     /// Runs an event here if the instance is idle.

@@ -172,6 +172,7 @@ impl Host for InstanceHost {
         let failure = Failure {
             error: RequestError::HandlerError,
             exception: Some(self.revision.blueprint.positions.remap_exception(exception)),
+            cpu: Duration::ZERO,
         };
         if let Some(late) = self.with(|state| state.fail(request, failure)) {
             self.revision.report(&late);

@@ -19,6 +19,7 @@ mod eviction;
 mod functions;
 mod host;
 mod inbound;
+mod meter;
 mod outbound;
 pub mod pipe;
 mod revision;
@@ -28,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use functions::{Admission, Function, Functions};
 pub(crate) use host::decode_value;
+pub use meter::CpuTime;
 pub use outbound::Egress;
 pub use state::Failure;
 
@@ -49,6 +51,8 @@ pub struct Services {
     pub accounts: Accounts,
     /// Counters.
     pub metrics: Metrics,
+    /// Callers may see what a request costs.
+    pub dev: bool,
     /// Starts of instances at once.
     pub starts: tokio::sync::Semaphore,
     /// Instances that one revision may have.

@@ -249,10 +249,16 @@ impl Revision {
             reason = failure.error.reason(),
             exception = exception.message,
             stack = exception.stack,
+            cpu_ms = milliseconds(failure.cpu),
             "request failed: {}",
             failure.error
         );
     }
+}
+
+/// In steps of a microsecond.
+fn milliseconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1000.0
 }
 
 /// Order in which instances are chosen: the smallest first.
@@ -267,6 +273,7 @@ fn rank(load: Load) -> (u8, usize) {
 fn start_failed(error: &LoadError) -> Failure {
     Failure {
         error: RequestError::StartFailed,
+        cpu: Duration::ZERO,
         exception: Some(Exception {
             message: error.message.clone(),
             file: error.file.clone(),

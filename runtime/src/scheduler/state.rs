@@ -13,12 +13,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Response;
+use isolet_crds::ResolvedLimits;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::functions::Permit;
 use super::inbound::Inbound;
+use super::meter::Meter;
 use super::pipe::PipeWriter;
 use crate::limits::wall_clock::WallClock;
 use crate::server::body::Body;
@@ -35,6 +37,8 @@ pub struct Failure {
     pub error: RequestError,
     /// For the log.
     pub exception: Option<Exception>,
+    /// CPU time that the request had used.
+    pub cpu: Duration,
 }
 
 /// A response, or why there is none.
@@ -66,6 +70,7 @@ pub(super) struct State {
 pub(super) struct UnderWay {
     answer: Option<oneshot::Sender<Answer>>,
     pub(super) cpu_left: Duration,
+    meter: Arc<Meter>,
     deadline: Instant,
     pub(super) subrequests_left: u32,
     holds: u32,
@@ -126,20 +131,21 @@ impl State {
     pub(super) fn begin(
         &mut self,
         answer: oneshot::Sender<Answer>,
-        cpu: Duration,
-        subrequests: u32,
+        limits: ResolvedLimits,
         permit: Permit,
         body: Option<Inbound>,
         deadline: Instant,
+        meter: Arc<Meter>,
     ) -> (RequestId, Option<StreamId>) {
         let request = RequestId(self.next_id());
         self.requests.insert(
             request,
             UnderWay {
                 answer: Some(answer),
-                cpu_left: cpu,
+                cpu_left: Duration::from_millis(limits.cpu_ms),
+                meter,
                 deadline,
-                subrequests_left: subrequests,
+                subrequests_left: limits.subrequests,
                 holds: 0,
                 response: None,
                 ended: false,
@@ -169,6 +175,7 @@ impl State {
     pub(super) fn use_cpu(&mut self, request: RequestId, time: Duration) {
         if let Some(request) = self.requests.get_mut(&request) {
             request.cpu_left = request.cpu_left.saturating_sub(time);
+            request.meter.add(time);
         }
     }
 
@@ -207,9 +214,13 @@ impl State {
     }
 
     /// Fails a request; gives the failure back if its caller already has an answer.
-    pub(super) fn fail(&mut self, request: RequestId, failure: Failure) -> Option<Failure> {
+    pub(super) fn fail(&mut self, request: RequestId, mut failure: Failure) -> Option<Failure> {
         self.touched.push(request);
-        match self.live(request).and_then(|request| request.answer.take()) {
+        let request = self.live(request);
+        if let Some(request) = &request {
+            failure.cpu = request.meter.used();
+        }
+        match request.and_then(|request| request.answer.take()) {
             // Logged by the receiver; without one, the caller has gone.
             Some(answer) => {
                 let _ = answer.send(Err(failure));
@@ -435,6 +446,7 @@ impl From<RequestError> for Failure {
         Self {
             error,
             exception: None,
+            cpu: Duration::ZERO,
         }
     }
 }

@@ -31,6 +31,9 @@ use crate::isolate::{Breadcrumb, ffi, platform};
 use crate::limits::cpu;
 use crate::scheduler::{Egress, Functions, Services};
 
+/// Descriptors of the worker itself.
+const OWN_FILES: usize = 64;
+
 /// Why the worker cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
@@ -87,6 +90,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
     } else {
         args.threads
     };
+    let most_connections = most_connections(args.max_connections);
     let landlock = jail::restrict_files_and_network()?;
     platform::initialize(cores.min(4) as u32);
     let snapshot = Snapshot::load(inherited.snapshot)?;
@@ -124,6 +128,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             accounts: Default::default(),
             metrics: metrics::Metrics::new(),
             starts: Semaphore::new(threads),
+            dev: args.dev,
             most_instances: threads,
             instances: Default::default(),
             runtime: tokio::runtime::Handle::current(),
@@ -161,7 +166,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             () = &mut shutdown => false,
         };
         if serves {
-            crate::server::serve(listener, functions, shutdown, drain).await;
+            crate::server::serve(listener, functions, most_connections, shutdown, drain).await;
         }
         control.abort();
         Ok(if stuck.is_cancelled() {
@@ -173,6 +178,25 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
     // Isolates and their threads end with the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// Connections that the descriptors of this process suffice for; it takes as many of those as it may.
+fn most_connections(wanted: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    current
+        .map_or(wanted, |files| usize::try_from(files).unwrap_or(usize::MAX))
+        .saturating_sub(OWN_FILES)
+        .min(wanted)
+        .max(1)
 }
 
 impl Inherited {
