@@ -173,6 +173,16 @@ pub(crate) fn interrupted(entry: u64) {
     }
 }
 
+/// CPU time of the entry that runs on this thread, so far; none if none does.
+pub(crate) fn used_by_this_entry() -> Duration {
+    SLOT.with(|slot| {
+        let slot = slot.get().map(Registration::slot)?;
+        let start = lock(&slot.entry).as_ref()?.start;
+        Some(slot.now().saturating_sub(start))
+    })
+    .unwrap_or_default()
+}
+
 /// Called on a thread that has just collected garbage inside V8: V8 obeys a termination after that.
 pub(crate) fn collected() {
     SLOT.with(|slot| {

@@ -50,7 +50,9 @@ pub(super) struct Running {
     /// No other entry of the process has it.
     pub(super) number: u64,
     isolate: Interrupter,
-    /// CPU clock at its start, then at each time its use was booked.
+    /// CPU clock at its start.
+    pub(super) start: Duration,
+    /// CPU clock when its use was booked last.
     booked: Duration,
     /// CPU clock at the start of its slice.
     slice: Duration,
@@ -217,6 +219,7 @@ impl Running {
         Self {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             isolate,
+            start,
             booked: start,
             slice: start,
             deadline: start + budget,

@@ -22,10 +22,10 @@ use super::functions::Permit;
 use super::host::InstanceHost;
 use super::inbound::{Inbound, InboundError};
 use super::lock;
-use super::meter::{CpuTime, Meter};
+use super::meter::Meter;
 use super::outbound::Fetched;
 use super::revision::Revision;
-use super::state::{Answer, Failure, SharedState, State, ended};
+use super::state::{Answer, SharedState, State, ended};
 use crate::control::LoadError;
 use crate::isolate::{End, Entry, Instance, Outcome};
 use crate::limits::cpu::Terms;
@@ -157,7 +157,7 @@ impl Cell {
             permit,
             body,
             deadline,
-            Arc::clone(&meter),
+            meter,
         );
         self.push(Event::Dispatch(request, head, stream));
         lock(&self.state).arm(request, || {
@@ -174,19 +174,7 @@ impl Cell {
             // The instance died between its choice and the dispatch.
             .unwrap_or_else(|_| Err(RequestError::StartFailed.into()));
         caller.answered();
-        let shows_cpu = self.revision.services.dev
-            || tracing::enabled!(target: crate::server::LOG, tracing::Level::DEBUG);
         answer
-            .map(|mut response| {
-                if shows_cpu {
-                    response.extensions_mut().insert(CpuTime(meter.used()));
-                }
-                response
-            })
-            .map_err(|failure| Failure {
-                cpu: meter.used(),
-                ..failure
-            })
     }
 
     /// Runs an event here if the instance is idle.

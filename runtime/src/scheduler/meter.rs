@@ -13,7 +13,7 @@ pub(super) struct Meter {
     services: Arc<Services>,
 }
 
-/// CPU time that a request had used when its response began: an extension of the response, where somebody wants to know.
+/// CPU time that a request had used when it gave its response: an extension of the response, where somebody wants to know.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuTime(pub Duration);
 

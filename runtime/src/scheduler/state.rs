@@ -22,6 +22,7 @@ use super::functions::Permit;
 use super::inbound::Inbound;
 use super::meter::Meter;
 use super::pipe::PipeWriter;
+use crate::limits::cpu;
 use crate::limits::wall_clock::WallClock;
 use crate::server::body::Body;
 use crate::server::error::RequestError;
@@ -199,6 +200,12 @@ impl State {
 
     // Answers.
 
+    /// CPU time that a request has used, with the entry that runs.
+    pub(super) fn cpu_used(&self, request: RequestId) -> Duration {
+        let used = self.requests.get(&request).map(|it| it.meter.used());
+        used.unwrap_or_default() + cpu::used_by_this_entry()
+    }
+
     /// Sends the head of a response; gives it back if nobody waits for it any more.
     pub(super) fn answer(&mut self, request: RequestId, response: Response<Body>) {
         self.touched.push(request);
@@ -218,7 +225,7 @@ impl State {
         self.touched.push(request);
         let request = self.live(request);
         if let Some(request) = &request {
-            failure.cpu = request.meter.used();
+            failure.cpu = request.meter.used() + cpu::used_by_this_entry();
         }
         match request.and_then(|request| request.answer.take()) {
             // Logged by the receiver; without one, the caller has gone.
