@@ -396,7 +396,7 @@ impl Cell {
                 retire = true;
             }
             End::GaveWay => {
-                late.extend(state.fail(request, RequestError::Overloaded.into()));
+                late.extend(state.fail(request, RequestError::TooBusy.into()));
                 state.forget(request);
                 retire = true;
             }

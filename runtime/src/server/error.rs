@@ -27,7 +27,7 @@ pub enum RequestError {
     #[error(
         "this pod has more to compute than it can, and the function has used more of it than others"
     )]
-    Overloaded,
+    TooBusy,
     /// `limits.timeout` is over.
     #[error("the function did not answer within its limits.timeout")]
     Timeout,
@@ -54,7 +54,7 @@ impl RequestError {
             Self::CpuLimitExceeded => "CPULimitExceeded",
             Self::MemoryLimitExceeded => "MemoryLimitExceeded",
             Self::ConcurrencyLimitExceeded => "ConcurrencyLimitExceeded",
-            Self::Overloaded => "Overloaded",
+            Self::TooBusy => "TooBusy",
             Self::Timeout => "Timeout",
             Self::BodyTooLarge => "BodyTooLarge",
             Self::HandlerError => "HandlerError",
@@ -74,7 +74,7 @@ impl RequestError {
             | Self::CpuLimitExceeded
             | Self::MemoryLimitExceeded
             | Self::ConcurrencyLimitExceeded
-            | Self::Overloaded
+            | Self::TooBusy
             | Self::StartFailed
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -91,7 +91,7 @@ impl RequestError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if matches!(
             self,
-            Self::ConcurrencyLimitExceeded | Self::Overloaded | Self::ShuttingDown
+            Self::ConcurrencyLimitExceeded | Self::TooBusy | Self::ShuttingDown
         ) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
