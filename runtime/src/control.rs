@@ -45,9 +45,10 @@ pub struct InheritedFds {
     pub breadcrumb: i32,
 }
 
-/// Size of the breadcrumb, in bytes: slots of 64 bytes, one for each thread that has run JavaScript. While a thread runs
+/// Size of the breadcrumb, in bytes: slots of 64 bytes, one for each thread that runs JavaScript, which is more than one a
+/// core where Functions compute for long; the last one names a Function that V8 could not end. While a thread runs
 /// it, its slot begins with the Function's UID (at most 63 bytes), followed by a zero; else with a zero.
-pub const BREADCRUMB_BYTES: usize = 4096;
+pub const BREADCRUMB_BYTES: usize = 16 << 10;
 
 /// Answer of a PUT that serves.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

@@ -393,3 +393,99 @@ async fn outbound_requests_go_through_the_agent_both_ways() {
         "TypeError: not allowed"
     );
 }
+
+#[tokio::test]
+async fn cpu_time_is_counted_and_waiting_is_free() {
+    let source = "export default { async fetch(request) {
+      if (request.url.endsWith('/loop')) for (;;) {}
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      for (let i = 0, x = 0; i < 1e7; i++) x += Math.sqrt(i);
+      return new Response('done');
+    } }";
+    let function = Function::new("metered", source).limits(|limits| limits.cpu_ms = 250);
+    let worker = worker()
+        .with(function)
+        .argument("--threads=2")
+        .log_filter("info,isolet_runtime::server=debug")
+        .start()
+        .await;
+    assert_eq!(worker.get("metered", "/").await.text().await, "done");
+    let line = worker.log.json("\"message\":\"request\"").await;
+    let cpu_ms = line["cpu_ms"].as_f64().unwrap();
+    assert!(cpu_ms > 1.0 && cpu_ms < 250.0, "{line}");
+    let failed = worker.get("metered", "/loop").await;
+    assert_eq!(failed.error().await, (503, "CPULimitExceeded".into()));
+    let line = worker.log.json("\"reason\":\"CPULimitExceeded\"").await;
+    assert!(line["cpu_ms"].as_f64().unwrap() >= 250.0, "{line}");
+    let metrics = worker.metrics().await;
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(name));
+        let text = line.and_then(|line| line.rsplit(' ').next());
+        text.unwrap_or_else(|| panic!("no {name} in {metrics}"))
+            .parse()
+            .unwrap()
+    };
+    assert_eq!(value("isolet_request_cpu_seconds_count"), 2.0);
+    let sum = value("isolet_request_cpu_seconds_sum");
+    assert!(sum >= 0.25, "{sum}");
+    let total = value("isolet_cpu_seconds_total{namespace=\"default\",function=\"metered\"}");
+    assert!((total - sum).abs() < 1e-6, "{total} {sum}");
+}
+
+#[tokio::test]
+async fn a_developer_sees_the_cpu_time_of_an_answer_and_others_do_not() {
+    let source = "export default { fetch() {
+      return new Response('', { headers: { 'server-timing': 'mine' } });
+    } }";
+    for (dev, count) in [("--dev", 2), ("--threads=2", 1)] {
+        let worker = worker()
+            .argument(dev)
+            .function("timed", source)
+            .start()
+            .await;
+        let answer = worker.get("timed", "/").await;
+        let timings: Vec<_> = answer
+            .headers
+            .get_all("server-timing")
+            .into_iter()
+            .map(|value| value.to_str().unwrap())
+            .collect();
+        assert_eq!(timings.len(), count, "{timings:?}");
+        assert_eq!(timings[0], "mine");
+        if let Some(ours) = timings.get(1) {
+            let ms = ours.strip_prefix("cpu;dur=").unwrap();
+            assert!(ms.parse::<f64>().unwrap() > 0.0, "{ms}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_past_the_bound_wait_for_a_place() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let worker = worker()
+        .argument("--max-connections=2")
+        .function(
+            "hello",
+            "export default { fetch() { return new Response('hello') } }",
+        )
+        .start()
+        .await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = tokio::net::TcpStream::connect(worker.address)
+            .await
+            .unwrap();
+        let request = b"GET /fn/default/hello/ HTTP/1.1\r\nhost: x\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut head = [0; 15];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+        held.push(stream);
+    }
+    let mut third = std::pin::pin!(worker.get("hello", "/"));
+    let early = std::time::Duration::from_millis(200);
+    assert!(tokio::time::timeout(early, &mut third).await.is_err());
+    held.pop();
+    assert_eq!(third.await.text().await, "hello");
+}

@@ -9,8 +9,9 @@ use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::ffi_crash;
+use super::{ffi_crash, ffi_interrupt};
 use crate::control::BREADCRUMB_BYTES;
+use crate::limits::cpu;
 use crate::limits::heap::HeapBudget;
 use crate::web::host::{Host, HostSlot};
 
@@ -60,6 +61,12 @@ impl Interrupter {
     /// Takes back [`Interrupter::terminate`].
     pub fn resume(&self) {
         self.0.cancel_terminate_execution();
+    }
+
+    /// Has the thread that runs entry number `entry` call [`crate::limits::cpu::interrupted`] at its next safe point.
+    pub fn interrupt(&self, entry: u64) {
+        self.0
+            .request_interrupt(ffi_interrupt::callback, ffi_interrupt::data(entry));
     }
 
     /// Has the isolate measure its memory at its next safe point.
@@ -131,6 +138,7 @@ unsafe extern "C" fn after_collection(
     let mut isolate = isolate;
     // SAFETY: V8 passes the isolate whose heap it collected; the Rust frames below wait for V8 to return.
     let isolate = unsafe { v8::Isolate::ref_from_raw_isolate_ptr_mut(&mut isolate) };
+    cpu::collected();
     let Some(budget) = isolate.get_slot::<Arc<HeapBudget>>().cloned() else {
         return;
     };
@@ -283,7 +291,7 @@ pub struct Breadcrumb {
 }
 
 // SAFETY: the memory is a mapping that lives as long as the process. Each slot is written by one thread (its index is
-// handed out once, see `limits::cpu`), and no thread of this process reads any.
+// handed out once, see `limits::cpu`), and read in this process by the monitor only.
 unsafe impl Send for Breadcrumb {}
 // SAFETY: as above.
 unsafe impl Sync for Breadcrumb {}
@@ -297,6 +305,8 @@ impl Breadcrumb {
     pub const CRASHED: u8 = 1;
     /// The Function had used up its memory: V8 may crash on a thread of its own for that.
     pub const SUSPECT: u8 = 2;
+    /// The slot of no thread: names the Function that V8 could not end.
+    const STUCK_SLOT: usize = Self::SLOTS - 1;
     /// Number of slots.
     pub const SLOTS: usize = BREADCRUMB_BYTES / Self::SLOT_BYTES;
 
@@ -328,9 +338,35 @@ impl Breadcrumb {
         ffi_crash::install(self.memory)
     }
 
+    /// Names the Function of a slot as the one for which the process ends. For the monitor thread alone.
+    pub fn blame(&self, slot: usize) {
+        if slot >= Self::STUCK_SLOT {
+            return;
+        }
+        for at in 0..Self::SLOT_BYTES {
+            let byte = if at == Self::FLAG_AT {
+                Self::CRASHED
+            } else {
+                // SAFETY: inside the mapping. The slot's thread, stuck inside JavaScript, does not write it; should it come
+                // free just now, bytes of a zeroed name are read, each of which is valid.
+                unsafe {
+                    self.memory
+                        .add(slot * Self::SLOT_BYTES + at)
+                        .read_volatile()
+                }
+            };
+            // SAFETY: inside the mapping; no thread but the monitor writes this slot.
+            unsafe {
+                self.memory
+                    .add(Self::STUCK_SLOT * Self::SLOT_BYTES + at)
+                    .write_volatile(byte);
+            }
+        }
+    }
+
     /// Writes whose JavaScript runs in a slot: the first bytes of the UID, zeros for none.
     pub fn mark(&self, slot: usize, uid: &str) {
-        if slot >= Self::SLOTS {
+        if slot >= Self::STUCK_SLOT {
             return;
         }
         ffi_crash::this_thread_uses(slot);

@@ -9,7 +9,7 @@ use super::ffi::{self, Breadcrumb, HeapWatch, Interrupter};
 use super::snapshot::Snapshot;
 use super::{Positions, modules, platform};
 use crate::control::LoadError;
-use crate::limits::cpu::CpuGuard;
+use crate::limits::cpu::{CpuGuard, Ended, Terms};
 use crate::limits::heap::HeapBudget;
 use crate::web::host::{Completion, CompletionId, Exception, Host, RequestId, StreamId};
 use crate::web::{self, EntryError, Entrypoints, RequestHead, StartError};
@@ -83,6 +83,10 @@ pub enum End {
     Done,
     /// Terminated: it used more CPU time than it had.
     CpuExhausted,
+    /// Terminated: it ran, or waited for its turn, past its wall time.
+    TimedOut,
+    /// Terminated: too many computed for long at once.
+    GaveWay,
     /// Terminated: the instance uses more memory than it may. It must not be entered again.
     HeapExceeded,
     /// An exception reached the entry itself.
@@ -170,9 +174,9 @@ impl Instance {
     }
 
     /// Runs JavaScript for one event, and all microtasks that follow from it.
-    pub fn run(&mut self, entry: Entry, budget: Duration) -> Outcome {
+    pub fn run(&mut self, entry: Entry, terms: Terms) -> Outcome {
         let mut locker = self.shared.lock();
-        let guard = CpuGuard::enter(self.interrupter.clone(), budget);
+        let guard = CpuGuard::enter_for(self.interrupter.clone(), terms);
         self.blueprint.mark(&guard, true);
         let (result, rejections) = {
             v8::scope_with_context!(scope, &mut *locker, &self.context);
@@ -201,6 +205,8 @@ impl Instance {
         let used = guard.finish();
         let end = match result {
             _ if over => End::HeapExceeded,
+            _ if used.ended == Some(Ended::TimedOut) => End::TimedOut,
+            _ if used.ended == Some(Ended::GaveWay) => End::GaveWay,
             _ if used.exhausted => End::CpuExhausted,
             Ok(()) => End::Done,
             Err(EntryError::Terminated) => End::CpuExhausted,

@@ -7,7 +7,7 @@
 //! modules     a bundle's modules: compile, link, evaluate, import()
 //! wasm        bounds of modules' memories
 //! positions   from emitted code to what the user wrote
-//! ffi         all unsafe code, with ffi_crash: marks the thread that crashes
+//! ffi         all unsafe code, with ffi_crash: marks the thread that crashes, and ffi_interrupt: hands its work over
 //! ```
 //!
 //! There is one entry model: every isolate is shared (`v8::SharedIsolate`) and entered through its lock by whoever owns
@@ -15,6 +15,7 @@
 
 pub mod ffi;
 mod ffi_crash;
+mod ffi_interrupt;
 mod instance;
 mod modules;
 pub mod platform;

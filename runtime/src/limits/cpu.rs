@@ -1,32 +1,33 @@
-//! CPU time of a request, over all its entries into JavaScript.
+//! CPU time of a request, over all its entries into JavaScript, and the turns that long entries take.
 //!
 //! ```text
-//! thread that runs JavaScript            monitor thread, each millisecond while any thread is inside
-//!   CpuGuard::enter  -- slot filled -->    reads that thread's CPU clock
-//!     … JavaScript …                       past the deadline: terminate_execution
+//! thread that runs JavaScript            monitor thread, every half millisecond while any thread is inside
+//!   CpuGuard::enter  -- slot filled -->    past its CPU or wall time: terminate_execution
+//!     … JavaScript …                       inside for two ticks, or its slice is over: interrupt
+//!     interrupted: hand over, take turns
 //!   CpuGuard::finish -- slot emptied -->   every HEAP_CHECK_TICKS: asks V8 to measure its memory
 //! ```
 //!
 //! The slot's lock is never held while JavaScript runs; it makes "empty the slot" and "terminate" exclude each other, so
-//! that a termination never reaches the entry after the one it was meant for.
+//! that a termination never reaches the entry after the one it was meant for. An interrupt does reach later entries; it
+//! carries the number of its own.
 
 use std::cell::OnceCell;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::Thread;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::isolate::{Interrupter, ThreadClock};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
-const TICK: Duration = Duration::from_millis(1);
-/// Ticks without JavaScript after which the monitor sleeps until it is woken.
-const IDLE_TICKS: u32 = 100;
-/// Ticks between two measurements of a running instance's memory.
-const HEAP_CHECK_TICKS: u32 = 4;
-/// CPU time past its deadline after which an entry is taken to be stuck inside V8.
-const STUCK: Duration = Duration::from_secs(10);
-/// Exit status of a worker that had to end because V8 did not obey.
-pub const STUCK_EXIT_STATUS: i32 = 70;
+use super::account::Account;
+use super::monitor::{MONITOR, Registration, Running, Slot, lock};
+use super::turns::Turn;
+use crate::isolate::Interrupter;
+
+pub use super::monitor::{STUCK_EXIT_STATUS, Stuck, extra_threads, start_monitor};
+
+/// Longest wait for another thread to take over. It is there in microseconds, unless the machine has no thread to give.
+const TAKE_OVER: Duration = Duration::from_millis(20);
 
 /// One entry into JavaScript, metered from `enter` to `finish` or drop.
 #[derive(Debug)]
@@ -35,90 +36,78 @@ pub struct CpuGuard {
     start: Duration,
 }
 
+/// What an entry for a request may use.
+#[derive(Debug)]
+pub struct Terms {
+    /// CPU time.
+    pub budget: Duration,
+    /// Wall time ends then, whether it runs or waits for its turn.
+    pub until: Instant,
+    /// Whose CPU time it is.
+    pub account: Arc<Account>,
+}
+
 /// What an entry used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuUse {
     /// CPU time of this entry.
     pub time: Duration,
-    /// Whether it was terminated for it.
+    /// Whether it was terminated.
     pub exhausted: bool,
+    /// Why it was terminated.
+    pub ended: Option<Ended>,
 }
 
-#[derive(Debug)]
-struct Slot {
-    /// The smallest number that no other living thread has.
-    index: usize,
-    clock: ThreadClock,
-    entry: Mutex<Option<Running>>,
+/// Why an entry was terminated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It used up its CPU time.
+    CpuExhausted,
+    /// Its wall time was over.
+    TimedOut,
+    /// More computed for long than the process can hold, and its Function had used most.
+    GaveWay,
 }
-
-#[derive(Debug)]
-struct Running {
-    isolate: Interrupter,
-    deadline: Duration,
-    terminated: bool,
-    ticks: u32,
-}
-
-#[derive(Debug, Default)]
-struct Monitor {
-    slots: Mutex<Vec<Arc<Slot>>>,
-    inside: AtomicUsize,
-    asleep: AtomicBool,
-    thread: OnceLock<Thread>,
-}
-
-/// This thread's slot; leaves the monitor's list when the thread ends.
-struct Registration(Arc<Slot>);
 
 thread_local! {
     static SLOT: OnceCell<Registration> = const { OnceCell::new() };
 }
 
-/// There is one for the process, as there is one set of threads.
-static MONITOR: OnceLock<Monitor> = OnceLock::new();
-
-/// Starts the monitor thread. Needs V8 to be initialised; later calls do nothing.
-pub fn start_monitor() -> std::io::Result<()> {
-    let monitor = MONITOR.get_or_init(Monitor::default);
-    if monitor.thread.get().is_none() {
-        let handle = std::thread::Builder::new()
-            .name("monitor".into())
-            .spawn(move || monitor.run())?;
-        // Another call may have been first; its thread then does the same work, which is harmless.
-        let _ = monitor.thread.set(handle.thread().clone());
-    }
-    Ok(())
-}
-
 impl CpuGuard {
-    /// Begins an entry that may use so much CPU time.
+    /// Begins an entry for no request: it may use so much CPU time. If it takes long, it hands over what else its thread had
+    /// to do, but takes no turns.
     pub fn enter(isolate: Interrupter, budget: Duration) -> Self {
-        let slot = SLOT.with(|slot| Arc::clone(&slot.get_or_init(Registration::new).0));
-        let start = slot.clock.read().unwrap_or_default();
-        *lock(&slot.entry) = Some(Running {
-            isolate,
-            deadline: start + budget,
-            terminated: false,
-            ticks: 0,
-        });
+        Self::begin(|start| Running::new(isolate, start, budget))
+    }
+
+    /// Begins an entry for a request. If it takes long, it hands over what else its thread had to do.
+    pub fn enter_for(isolate: Interrupter, terms: Terms) -> Self {
+        Self::begin(|start| {
+            let mut running = Running::new(isolate, start, terms.budget);
+            running.until = Some(terms.until);
+            running.account = Some(terms.account);
+            running
+        })
+    }
+
+    fn begin(running: impl FnOnce(Duration) -> Running) -> Self {
+        let slot = SLOT.with(|slot| Arc::clone(slot.get_or_init(Registration::new).slot()));
+        let start = slot.now();
+        *lock(&slot.entry) = Some(running(start));
         if let Some(monitor) = MONITOR.get() {
-            monitor.inside.fetch_add(1, Ordering::SeqCst);
-            monitor.wake();
+            monitor.entered();
         }
         Self { slot, start }
     }
 
     /// Ends the entry. A pending termination is taken back: nothing of this entry reaches the next.
     pub fn finish(self) -> CpuUse {
-        let time = self
-            .slot
-            .clock
-            .read()
-            .map_or(Duration::ZERO, |now| now.saturating_sub(self.start));
+        let time = self.slot.now().saturating_sub(self.start);
+        let ended = self.leave();
         CpuUse {
             time,
-            exhausted: self.leave(),
+            exhausted: ended.is_some(),
+            ended,
         }
     }
 
@@ -127,14 +116,16 @@ impl CpuGuard {
         self.slot.index
     }
 
-    fn leave(&self) -> bool {
-        let Some(running) = lock(&self.slot.entry).take() else {
-            return false;
-        };
+    fn leave(&self) -> Option<Ended> {
+        let mut running = lock(&self.slot.entry).take()?;
+        running.charge(self.slot.now());
         if let Some(monitor) = MONITOR.get() {
-            monitor.inside.fetch_sub(1, Ordering::SeqCst);
+            monitor.left();
+            if running.has_seat {
+                monitor.turns.release();
+            }
         }
-        running.terminated
+        running.ended.map(|(ended, _)| ended)
     }
 }
 
@@ -144,86 +135,145 @@ impl Drop for CpuGuard {
     }
 }
 
-impl Registration {
-    fn new() -> Self {
-        let monitor = MONITOR.get_or_init(Monitor::default);
-        let mut slots = lock(&monitor.slots);
-        let index = (0..)
-            .find(|index| slots.iter().all(|slot| slot.index != *index))
-            .unwrap_or(usize::MAX);
-        let slot = Arc::new(Slot {
-            index,
-            clock: ThreadClock::of_this_thread(),
-            entry: Mutex::new(None),
-        });
-        slots.push(Arc::clone(&slot));
-        Self(slot)
+/// Called on a thread that runs JavaScript, at a safe point, on behalf of entry number `entry`. If that one still runs here,
+/// another thread takes over what this one had to do, and this one goes on when it is its turn.
+pub(crate) fn interrupted(entry: u64) {
+    let slot = SLOT.with(|slot| slot.get().map(|it| Arc::clone(it.slot())));
+    let (Some(slot), Some(monitor)) = (slot, MONITOR.get()) else {
+        return;
+    };
+    let (account, until, has_seat) = {
+        let mut running = lock(&slot.entry);
+        let Some(running) = running.as_mut().filter(|it| it.number == entry) else {
+            return;
+        };
+        if running.ended.is_some() {
+            return;
+        }
+        running.charge(slot.now());
+        running.is_parked = true;
+        (running.account.clone(), running.until, running.has_seat)
+    };
+    let is_over = || until.is_some_and(|until| Instant::now() >= until);
+    let turn = hand_over(|| match &account {
+        Some(account) if has_seat => monitor.turns.pass(account, is_over),
+        Some(account) => monitor.turns.take(account, is_over),
+        None => Turn::Granted,
+    });
+    let mut running = lock(&slot.entry);
+    let Some(running) = running.as_mut() else {
+        return;
+    };
+    let has_seat = account.is_some() && turn == Turn::Granted;
+    running.came_back(slot.now(), has_seat);
+    match turn {
+        Turn::Granted => {}
+        Turn::GivesWay => running.end(Ended::GaveWay, slot.now()),
+        Turn::Stopped => running.end(Ended::TimedOut, slot.now()),
     }
 }
 
-impl Drop for Registration {
-    fn drop(&mut self) {
-        if let Some(monitor) = MONITOR.get() {
-            lock(&monitor.slots).retain(|slot| !Arc::ptr_eq(slot, &self.0));
-        }
-    }
+/// CPU time of the entry that runs on this thread, so far; none if none does.
+pub(crate) fn used_by_this_entry() -> Duration {
+    SLOT.with(|slot| {
+        let slot = slot.get().map(Registration::slot)?;
+        let start = lock(&slot.entry).as_ref()?.start;
+        Some(slot.now().saturating_sub(start))
+    })
+    .unwrap_or_default()
 }
 
-impl Monitor {
-    fn run(&self) {
-        let mut idle_ticks = 0;
-        loop {
-            if self.inside.load(Ordering::SeqCst) > 0 {
-                idle_ticks = 0;
-                lock(&self.slots).iter().for_each(|slot| slot.check());
-            } else if idle_ticks < IDLE_TICKS {
-                idle_ticks += 1;
-            } else {
-                self.asleep.store(true, Ordering::SeqCst);
-                if self.inside.load(Ordering::SeqCst) == 0 {
-                    std::thread::park();
-                }
-                self.asleep.store(false, Ordering::SeqCst);
-                idle_ticks = 0;
-            }
-            std::thread::sleep(TICK);
-        }
-    }
-
-    fn wake(&self) {
-        if self.asleep.load(Ordering::SeqCst)
-            && let Some(thread) = self.thread.get()
+/// Called on a thread that has just collected garbage inside V8: V8 obeys a termination after that.
+pub(crate) fn collected() {
+    SLOT.with(|slot| {
+        if let Some(slot) = slot.get().map(Registration::slot)
+            && let Some((_, at)) = lock(&slot.entry)
+                .as_mut()
+                .and_then(|running| running.ended.as_mut())
         {
-            thread.unpark();
+            *at = slot.now();
         }
+    });
+}
+
+/// Runs `wait`, which may block, while another thread does what this one had to do. On a thread of no runtime only `wait`.
+fn hand_over<R>(wait: impl FnOnce() -> R) -> R {
+    match Handle::try_current() {
+        Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(|| {
+                until_taken_over(&runtime);
+                wait()
+            })
+        }
+        _ => wait(),
     }
 }
 
-impl Slot {
-    fn check(&self) {
-        let mut entry = lock(&self.entry);
-        let Some(running) = entry.as_mut() else {
+/// Waits until a task has run that no thread but another can run. `block_in_place` takes its work back if it returns before
+/// the other thread is there.
+fn until_taken_over(runtime: &Handle) {
+    let taken_over = Arc::new(AtomicBool::new(false));
+    let (told, thread) = (Arc::clone(&taken_over), std::thread::current());
+    runtime.spawn(async move {
+        told.store(true, Ordering::Release);
+        thread.unpark();
+    });
+    let until = Instant::now() + TAKE_OVER;
+    while !taken_over.load(Ordering::Acquire) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return;
-        };
-        let Some(now) = self.clock.read() else {
-            return;
-        };
-        running.ticks += 1;
-        if now >= running.deadline {
-            if !running.terminated {
-                running.terminated = true;
-                running.isolate.terminate();
-            } else if now >= running.deadline + STUCK {
-                tracing::error!("JavaScript does not end on request; the worker exits");
-                std::process::exit(STUCK_EXIT_STATUS);
+        }
+        std::thread::park_timeout(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Work that only the thread which blocks has in hand: in its queue, and in the slot from which nobody steals.
+    #[test]
+    fn another_thread_takes_over_all_that_one_had_to_do() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap();
+        let hog = runtime.spawn(async {
+            let (done, came) = mpsc::channel();
+            for number in 0..10 {
+                let done = done.clone();
+                tokio::spawn(async move {
+                    tokio::task::yield_now().await;
+                    done.send(number).unwrap();
+                });
             }
-        } else if running.ticks % HEAP_CHECK_TICKS == 0 {
-            running.isolate.measure_heap();
-        }
+            drop(done);
+            let mut came: Vec<i32> = hand_over(|| came.iter().collect());
+            came.sort();
+            // It goes on as a task like others.
+            tokio::spawn(async move { came }).await.unwrap()
+        });
+        let came = runtime.block_on(hog).unwrap();
+        assert_eq!(came, (0..10).collect::<Vec<_>>());
     }
-}
 
-/// No code panics while it holds one of these locks, so poison carries no news.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    #[test]
+    fn where_nothing_can_be_handed_over_only_the_wait_happens() {
+        assert_eq!(hand_over(|| 1), 1);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        assert_eq!(runtime.block_on(async { hand_over(|| 2) }), 2);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let blocking = runtime.spawn_blocking(|| hand_over(|| 3));
+        assert_eq!(runtime.block_on(blocking).unwrap(), 3);
+    }
+
+    #[test]
+    fn an_interrupt_that_comes_when_its_entry_is_over_does_nothing() {
+        interrupted(u64::MAX);
+    }
 }

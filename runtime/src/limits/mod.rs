@@ -2,7 +2,10 @@
 //!
 //! Each limit belongs to a request or to an instance, never to the process. [`cpu`] and [`heap`] share one monitor thread.
 
+pub mod account;
 pub mod body;
 pub mod cpu;
 pub mod heap;
+mod monitor;
+mod turns;
 pub mod wall_clock;

@@ -22,11 +22,13 @@ use super::functions::Permit;
 use super::host::InstanceHost;
 use super::inbound::{Inbound, InboundError};
 use super::lock;
+use super::meter::Meter;
 use super::outbound::Fetched;
 use super::revision::Revision;
 use super::state::{Answer, SharedState, State, ended};
 use crate::control::LoadError;
 use crate::isolate::{End, Entry, Instance, Outcome};
+use crate::limits::cpu::Terms;
 use crate::limits::heap::HeapBudget;
 use crate::limits::wall_clock::WallClock;
 use crate::server::error::RequestError;
@@ -37,8 +39,14 @@ use crate::web::host::{
 
 /// Events that the thread which brought the first one runs before a task takes over.
 const EVENTS_INLINE: usize = 4;
+/// Events that wait for an instance above which its Function may have another.
+const MANY_EVENTS: usize = 8;
+/// Time that one event takes after which its Function may have another instance.
+const STALLED: Duration = Duration::from_millis(1);
 /// CPU time for telling a request that it is over, where it has none left.
 const ABORT_CPU: Duration = Duration::from_millis(5);
+/// Wall time, at least, for an entry of a request whose own is over: it fails what JavaScript still waits for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// One instance and its queue.
 #[derive(Debug)]
@@ -50,11 +58,25 @@ pub(super) struct Cell {
     heap_bytes: AtomicUsize,
 }
 
+/// What an instance is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    /// It would run an event at once.
+    Free,
+    /// So many events wait, soon to be run.
+    Waiting(usize),
+    /// So many events wait, and that may take long.
+    Stalled(usize),
+}
+
 #[derive(Debug)]
 struct Slot {
     /// Absent while its owner runs it, and once it is dead.
     instance: Option<Box<Instance>>,
+    /// Bounded by what a request and its completions can bring (`state`), and by the requests that may be under way.
     queue: VecDeque<Event>,
+    /// When the event that runs began.
+    turn_began: Option<Instant>,
     dead: bool,
 }
 
@@ -92,6 +114,7 @@ impl Cell {
             slot: Mutex::new(Slot {
                 instance: None,
                 queue: VecDeque::new(),
+                turn_began: None,
                 dead: false,
             }),
             state: Arc::new(Mutex::new(State::new())),
@@ -126,14 +149,15 @@ impl Cell {
         permit: Permit,
         deadline: Instant,
     ) -> Answer {
-        let limits = self.revision.limits();
         let (answer, answered) = oneshot::channel();
+        let meter = Meter::new(&self.revision.services);
         let (request, stream) = lock(&self.state).begin(
             answer,
-            Duration::from_millis(limits.cpu_ms),
-            limits.subrequests,
+            self.revision.limits(),
             permit,
             body,
+            deadline,
+            meter,
         );
         self.push(Event::Dispatch(request, head, stream));
         lock(&self.state).arm(request, || {
@@ -205,8 +229,12 @@ impl Cell {
         let event = {
             let mut slot = lock(&self.slot);
             match slot.queue.pop_front() {
-                Some(event) => event,
+                Some(event) => {
+                    slot.turn_began = Some(Instant::now());
+                    event
+                }
                 None => {
+                    slot.turn_began = None;
                     slot.instance = Some(instance);
                     return None;
                 }
@@ -215,8 +243,9 @@ impl Cell {
         let Some((request, entry, expired)) = self.prepare(event) else {
             return Some(instance);
         };
-        let budget = lock(&self.state).cpu_left(request);
+        let (budget, deadline) = lock(&self.state).time_left(request);
         let is_last_word = matches!(entry, Entry::Abort { .. });
+        let is_first = matches!(entry, Entry::Dispatch { .. });
         let outcome = if budget.is_zero() && !is_last_word {
             // An entry before this one used it up to the end.
             Outcome {
@@ -225,10 +254,18 @@ impl Cell {
                 end: End::CpuExhausted,
                 rejections: Vec::new(),
             }
-        } else if is_last_word {
-            instance.run(entry, budget.max(ABORT_CPU))
         } else {
-            instance.run(entry, budget)
+            let least = if is_last_word {
+                ABORT_CPU
+            } else {
+                Duration::ZERO
+            };
+            let terms = Terms {
+                budget: budget.max(least),
+                until: until(deadline, is_first),
+                account: Arc::clone(&self.revision.account),
+            };
+            instance.run(entry, terms)
         };
         self.conclude(instance, request, outcome, expired)
     }
@@ -350,6 +387,19 @@ impl Cell {
                 state.forget(request);
                 retire = true;
             }
+            End::TimedOut => {
+                // An armed clock tells the caller, and the log.
+                let is_told = state.is_armed(request);
+                let failed = state.fail(request, RequestError::Timeout.into());
+                late.extend(failed.filter(|_| !is_told));
+                state.forget(request);
+                retire = true;
+            }
+            End::GaveWay => {
+                late.extend(state.fail(request, RequestError::TooBusy.into()));
+                state.forget(request);
+                retire = true;
+            }
             End::HeapExceeded => {
                 for request in state.all_requests() {
                     late.extend(state.fail(request, RequestError::MemoryLimitExceeded.into()));
@@ -382,6 +432,23 @@ impl Cell {
     /// Size of V8's heap after the last entry, in bytes.
     pub(super) fn heap_bytes(&self) -> usize {
         self.heap_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What it is at.
+    pub(super) fn load(&self) -> Load {
+        let slot = lock(&self.slot);
+        if slot.instance.is_some() {
+            return Load::Free;
+        }
+        let waiting = slot.queue.len();
+        let is_slow = slot
+            .turn_began
+            .is_some_and(|began| began.elapsed() >= STALLED);
+        if is_slow || waiting >= MANY_EVENTS {
+            Load::Stalled(waiting)
+        } else {
+            Load::Waiting(waiting)
+        }
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -445,6 +512,16 @@ impl Drop for Caller<'_> {
         if !self.answered {
             self.cell.push_later(Event::Abort(self.request));
         }
+    }
+}
+
+/// When an entry's wall time ends. A request's first entry has the request's; later ones may be for one that has ended.
+fn until(deadline: Instant, is_first: bool) -> std::time::Instant {
+    let deadline = deadline.into_std();
+    if is_first {
+        deadline
+    } else {
+        deadline.max(std::time::Instant::now() + LAST_WORDS)
     }
 }
 

@@ -174,6 +174,9 @@ impl Functions {
         loop {
             tokio::time::sleep(eviction::TICK).await;
             let functions: Vec<_> = lock(&self.by_uid).values().cloned().collect();
+            for revision in functions.iter().filter_map(|function| function.revision()) {
+                revision.shrink();
+            }
             let live: Vec<_> = functions
                 .iter()
                 .filter_map(|function| {

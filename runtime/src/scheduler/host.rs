@@ -11,6 +11,7 @@ use http::{Response, StatusCode};
 use super::cell::{Cell, Event};
 use super::inbound::Inbound;
 use super::lock;
+use super::meter::CpuTime;
 use super::pipe::{PipeEvents, Written, pipe};
 use super::revision::Revision;
 use super::state::{Failure, SharedState, State, WriterOf, ended};
@@ -164,7 +165,15 @@ impl Host for InstanceHost {
         let mut response = response(head, streams)?;
         let (body, writer) = self.outgoing(request, body, WriterOf::Response)?;
         *response.body_mut() = body;
-        self.with(|state| state.answer(request, response));
+        let shows_cpu = self.revision.services.dev
+            || tracing::enabled!(target: crate::server::LOG, tracing::Level::DEBUG);
+        self.with(|state| {
+            if shows_cpu {
+                let used = CpuTime(state.cpu_used(request));
+                response.extensions_mut().insert(used);
+            }
+            state.answer(request, response);
+        });
         Ok(writer)
     }
 
@@ -172,6 +181,7 @@ impl Host for InstanceHost {
         let failure = Failure {
             error: RequestError::HandlerError,
             exception: Some(self.revision.blueprint.positions.remap_exception(exception)),
+            cpu: Duration::ZERO,
         };
         if let Some(late) = self.with(|state| state.fail(request, failure)) {
             self.revision.report(&late);

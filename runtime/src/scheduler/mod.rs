@@ -19,6 +19,7 @@ mod eviction;
 mod functions;
 mod host;
 mod inbound;
+mod meter;
 mod outbound;
 pub mod pipe;
 mod revision;
@@ -28,11 +29,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use functions::{Admission, Function, Functions};
 pub(crate) use host::decode_value;
+pub use meter::CpuTime;
 pub use outbound::Egress;
 pub use state::Failure;
 
 use crate::isolate::Breadcrumb;
 use crate::isolate::snapshot::Snapshot;
+use crate::limits::account::Accounts;
 use crate::worker::metrics::Metrics;
 
 /// What all instances of a worker share.
@@ -44,10 +47,16 @@ pub struct Services {
     pub breadcrumb: Option<Arc<Breadcrumb>>,
     /// The way out.
     pub egress: Egress,
+    /// CPU time that each Function has used lately.
+    pub accounts: Accounts,
     /// Counters.
     pub metrics: Metrics,
+    /// Callers may see what a request costs.
+    pub dev: bool,
     /// Starts of instances at once.
     pub starts: tokio::sync::Semaphore,
+    /// Instances that one revision may have.
+    pub most_instances: usize,
     /// Live instances.
     pub instances: std::sync::atomic::AtomicUsize,
     /// For tasks that begin outside any.

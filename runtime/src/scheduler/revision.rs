@@ -1,7 +1,9 @@
-//! One revision of a Function: its code, its configuration, and the instance that serves it.
+//! One revision of a Function: its code, its configuration, and the instances that serve it.
 //!
 //! The instance is made by the first request, by one of them if several come at once. A start that failed is not tried
 //! again before a pause that doubles each time.
+//!
+//! Further instances, up to one a thread, are made by requests that find those there stalled, and go when they are idle.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,17 +11,20 @@ use std::time::{Duration, Instant};
 use isolet_crds::ResolvedLimits;
 use isolet_crds::bundle::FunctionIdentity;
 
-use super::cell::Cell;
+use super::cell::{Cell, Load};
 use super::console::Console;
 use super::state::Failure;
 use super::{Services, lock};
 use crate::control::LoadError;
 use crate::isolate::Blueprint;
+use crate::limits::account::Account;
 use crate::server::error::RequestError;
 use crate::web::host::Exception;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Time without a request after which a further instance goes.
+const FURTHER_IDLE: Duration = Duration::from_secs(5);
 
 /// One revision of a Function.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub(super) struct Revision {
     pub(super) blueprint: Arc<Blueprint>,
     pub(super) console: Console,
     pub(super) services: Arc<Services>,
+    /// CPU time of the Function, over all its revisions and instances.
+    pub(super) account: Arc<Account>,
     current: Mutex<Current>,
     /// Held by the request that makes the instance.
     starting: tokio::sync::Mutex<Option<FailedStart>>,
@@ -36,10 +43,19 @@ pub(super) struct Revision {
 #[derive(Debug, Default)]
 struct Current {
     cell: Option<Arc<Cell>>,
+    /// Beside that one; nothing while there is none. With the time when each was last asked for.
+    further: Vec<(Arc<Cell>, Instant)>,
     /// When it was last asked for.
     used: Option<Instant>,
     /// Another revision serves: no new instance is kept.
     closed: bool,
+}
+
+/// Where a request goes.
+enum Choice {
+    Use(Arc<Cell>),
+    /// All are stalled; this is the one with the fewest events.
+    Grow(Arc<Cell>),
 }
 
 #[derive(Debug)]
@@ -53,6 +69,7 @@ impl Revision {
     pub(super) fn new(name: String, blueprint: Blueprint, services: Arc<Services>) -> Self {
         let identity = &blueprint.bundle.manifest.function;
         Self {
+            account: services.accounts.of(identity),
             console: Console::new(&identity.namespace, &identity.name, &name),
             name,
             blueprint: Arc::new(blueprint),
@@ -70,10 +87,12 @@ impl Revision {
         self.blueprint.bundle.manifest.limits
     }
 
-    /// The instance, made now if there is none.
+    /// An instance, made now if there is none.
     pub(super) async fn cell(self: &Arc<Self>) -> Result<Arc<Cell>, Failure> {
-        if let Some(cell) = self.use_running() {
-            return Ok(cell);
+        match self.choose() {
+            Some(Choice::Use(cell)) => return Ok(cell),
+            Some(Choice::Grow(stalled)) => return Ok(self.another().await.unwrap_or(stalled)),
+            None => {}
         }
         let mut failed = self.starting.lock().await;
         if let Some(cell) = self.running() {
@@ -133,10 +152,55 @@ impl Revision {
         }
     }
 
-    fn use_running(&self) -> Option<Arc<Cell>> {
+    fn choose(&self) -> Option<Choice> {
         let mut current = lock(&self.current);
-        current.used = Some(Instant::now());
-        current.cell.clone()
+        let now = Instant::now();
+        current.used = Some(now);
+        let mut best = current.cell.as_ref()?;
+        let mut load = best.load();
+        let mut is_further = None;
+        for (index, (cell, _)) in current.further.iter().enumerate() {
+            if load == Load::Free {
+                break;
+            }
+            let other = cell.load();
+            if rank(other) < rank(load) {
+                (best, load, is_further) = (cell, other, Some(index));
+            }
+        }
+        let best = Arc::clone(best);
+        let may_grow = current.further.len() + 1 < self.services.most_instances;
+        if let Some(used) = is_further.and_then(|index| current.further.get_mut(index)) {
+            used.1 = now;
+        }
+        Some(match load {
+            Load::Stalled(_) if may_grow => Choice::Grow(best),
+            _ => Choice::Use(best),
+        })
+    }
+
+    /// Makes a further instance, unless one is being made or this fails, which is no news: the one there goes on.
+    async fn another(self: &Arc<Self>) -> Option<Arc<Cell>> {
+        let _one_at_a_time = self.starting.try_lock().ok()?;
+        let cell = self.start().await.ok()?;
+        let mut current = lock(&self.current);
+        let has_room = current.further.len() + 1 < self.services.most_instances;
+        if current.cell.is_some() && has_room {
+            current.further.push((Arc::clone(&cell), Instant::now()));
+        }
+        Some(cell)
+    }
+
+    /// Has further instances go that nobody has used for a while.
+    pub(super) fn shrink(&self) {
+        let mut gone = Vec::new();
+        lock(&self.current).further.retain(|(cell, used)| {
+            let stays = used.elapsed() < FURTHER_IDLE || cell.is_busy();
+            if !stays {
+                gone.push(Arc::clone(cell));
+            }
+            stays
+        });
     }
 
     /// The instance and the time since it was last asked for.
@@ -157,18 +221,20 @@ impl Revision {
             .as_ref()
             .is_some_and(|it| Arc::ptr_eq(it, cell))
         {
-            current.cell = None;
+            current.cell = current.further.pop().map(|(cell, _)| cell);
+        } else {
+            current.further.retain(|(it, _)| !Arc::ptr_eq(it, cell));
         }
     }
 
     /// Another revision serves now, or none.
     pub(super) fn close(&self) {
-        let cell = {
+        let cells = {
             let mut current = lock(&self.current);
             current.closed = true;
-            current.cell.take()
+            (current.cell.take(), std::mem::take(&mut current.further))
         };
-        drop(cell);
+        drop(cells);
     }
 
     /// The log line of a request that failed.
@@ -183,15 +249,31 @@ impl Revision {
             reason = failure.error.reason(),
             exception = exception.message,
             stack = exception.stack,
+            cpu_ms = milliseconds(failure.cpu),
             "request failed: {}",
             failure.error
         );
     }
 }
 
+/// In steps of a microsecond.
+fn milliseconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1000.0
+}
+
+/// Order in which instances are chosen: the smallest first.
+fn rank(load: Load) -> (u8, usize) {
+    match load {
+        Load::Free => (0, 0),
+        Load::Waiting(events) => (1, events),
+        Load::Stalled(events) => (2, events),
+    }
+}
+
 fn start_failed(error: &LoadError) -> Failure {
     Failure {
         error: RequestError::StartFailed,
+        cpu: Duration::ZERO,
         exception: Some(Exception {
             message: error.message.clone(),
             file: error.file.clone(),

@@ -13,13 +13,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Response;
+use isolet_crds::ResolvedLimits;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::functions::Permit;
 use super::inbound::Inbound;
+use super::meter::Meter;
 use super::pipe::PipeWriter;
+use crate::limits::cpu;
 use crate::limits::wall_clock::WallClock;
 use crate::server::body::Body;
 use crate::server::error::RequestError;
@@ -35,6 +38,8 @@ pub struct Failure {
     pub error: RequestError,
     /// For the log.
     pub exception: Option<Exception>,
+    /// CPU time that the request had used.
+    pub cpu: Duration,
 }
 
 /// A response, or why there is none.
@@ -66,6 +71,8 @@ pub(super) struct State {
 pub(super) struct UnderWay {
     answer: Option<oneshot::Sender<Answer>>,
     pub(super) cpu_left: Duration,
+    meter: Arc<Meter>,
+    deadline: Instant,
     pub(super) subrequests_left: u32,
     holds: u32,
     /// Body of the response, while it is written.
@@ -125,18 +132,21 @@ impl State {
     pub(super) fn begin(
         &mut self,
         answer: oneshot::Sender<Answer>,
-        cpu: Duration,
-        subrequests: u32,
+        limits: ResolvedLimits,
         permit: Permit,
         body: Option<Inbound>,
+        deadline: Instant,
+        meter: Arc<Meter>,
     ) -> (RequestId, Option<StreamId>) {
         let request = RequestId(self.next_id());
         self.requests.insert(
             request,
             UnderWay {
                 answer: Some(answer),
-                cpu_left: cpu,
-                subrequests_left: subrequests,
+                cpu_left: Duration::from_millis(limits.cpu_ms),
+                meter,
+                deadline,
+                subrequests_left: limits.subrequests,
                 holds: 0,
                 response: None,
                 ended: false,
@@ -155,15 +165,18 @@ impl State {
             .filter(|request| !request.ended)
     }
 
-    pub(super) fn cpu_left(&self, request: RequestId) -> Duration {
-        self.requests
-            .get(&request)
-            .map_or(Duration::ZERO, |request| request.cpu_left)
+    /// CPU time that a request still has, and when its wall time ends.
+    pub(super) fn time_left(&self, request: RequestId) -> (Duration, Instant) {
+        match self.requests.get(&request) {
+            Some(request) => (request.cpu_left, request.deadline),
+            None => (Duration::ZERO, Instant::now()),
+        }
     }
 
     pub(super) fn use_cpu(&mut self, request: RequestId, time: Duration) {
         if let Some(request) = self.requests.get_mut(&request) {
             request.cpu_left = request.cpu_left.saturating_sub(time);
+            request.meter.add(time);
         }
     }
 
@@ -174,11 +187,24 @@ impl State {
         }
     }
 
+    /// Whether the wall clock of a request runs, which tells its caller.
+    pub(super) fn is_armed(&self, request: RequestId) -> bool {
+        self.requests
+            .get(&request)
+            .is_some_and(|request| request.ended || request.clock.is_some())
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.requests.is_empty()
     }
 
     // Answers.
+
+    /// CPU time that a request has used, with the entry that runs.
+    pub(super) fn cpu_used(&self, request: RequestId) -> Duration {
+        let used = self.requests.get(&request).map(|it| it.meter.used());
+        used.unwrap_or_default() + cpu::used_by_this_entry()
+    }
 
     /// Sends the head of a response; gives it back if nobody waits for it any more.
     pub(super) fn answer(&mut self, request: RequestId, response: Response<Body>) {
@@ -195,9 +221,13 @@ impl State {
     }
 
     /// Fails a request; gives the failure back if its caller already has an answer.
-    pub(super) fn fail(&mut self, request: RequestId, failure: Failure) -> Option<Failure> {
+    pub(super) fn fail(&mut self, request: RequestId, mut failure: Failure) -> Option<Failure> {
         self.touched.push(request);
-        match self.live(request).and_then(|request| request.answer.take()) {
+        let request = self.live(request);
+        if let Some(request) = &request {
+            failure.cpu = request.meter.used() + cpu::used_by_this_entry();
+        }
+        match request.and_then(|request| request.answer.take()) {
             // Logged by the receiver; without one, the caller has gone.
             Some(answer) => {
                 let _ = answer.send(Err(failure));
@@ -423,6 +453,7 @@ impl From<RequestError> for Failure {
         Self {
             error,
             exception: None,
+            cpu: Duration::ZERO,
         }
     }
 }

@@ -23,6 +23,11 @@ pub enum RequestError {
     /// `limits.concurrency` requests are under way.
     #[error("the function has as many requests under way as its limits.concurrency allows")]
     ConcurrencyLimitExceeded,
+    /// Too many requests compute for long at once, and this Function has used most.
+    #[error(
+        "this pod has more to compute than it can, and the function has used more of it than others"
+    )]
+    TooBusy,
     /// `limits.timeout` is over.
     #[error("the function did not answer within its limits.timeout")]
     Timeout,
@@ -49,6 +54,7 @@ impl RequestError {
             Self::CpuLimitExceeded => "CPULimitExceeded",
             Self::MemoryLimitExceeded => "MemoryLimitExceeded",
             Self::ConcurrencyLimitExceeded => "ConcurrencyLimitExceeded",
+            Self::TooBusy => "TooBusy",
             Self::Timeout => "Timeout",
             Self::BodyTooLarge => "BodyTooLarge",
             Self::HandlerError => "HandlerError",
@@ -68,6 +74,7 @@ impl RequestError {
             | Self::CpuLimitExceeded
             | Self::MemoryLimitExceeded
             | Self::ConcurrencyLimitExceeded
+            | Self::TooBusy
             | Self::StartFailed
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -82,7 +89,10 @@ impl RequestError {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if matches!(self, Self::ConcurrencyLimitExceeded | Self::ShuttingDown) {
+        if matches!(
+            self,
+            Self::ConcurrencyLimitExceeded | Self::TooBusy | Self::ShuttingDown
+        ) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

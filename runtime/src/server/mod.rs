@@ -19,13 +19,16 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use isolet_crds::bundle::FunctionIdentity;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use self::body::Body;
 use self::error::RequestError;
-use crate::scheduler::Functions;
 use crate::scheduler::decode_value;
+use crate::scheduler::{CpuTime, Functions};
 use crate::web::RequestHead;
 
+/// Target of the log line of each request.
+pub(crate) const LOG: &str = "isolet_runtime::server";
 /// Time that a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Size of a request's head.
@@ -35,10 +38,11 @@ const MAX_STREAMS: u32 = 256;
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `shutdown` resolves, then at most `drain` longer.
+/// Serves so many connections at once (more wait in the listener's backlog) until `shutdown` resolves, then at most `drain` longer.
 pub async fn serve(
     listener: TcpListener,
     functions: Arc<Functions>,
+    most_connections: usize,
     shutdown: impl Future<Output = ()>,
     drain: Duration,
 ) {
@@ -46,10 +50,15 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let builder = builder();
     let mut shutdown = std::pin::pin!(shutdown);
+    let places = Arc::new(Semaphore::new(most_connections));
     loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, stream) = tokio::select! {
+            (place, accepted) = accept => match accepted {
+                Ok((stream, _)) => (place, stream),
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -72,6 +81,7 @@ pub async fn serve(
             .into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
+            let _place = place;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended with an error");
             }
@@ -113,24 +123,34 @@ async fn handle(
     let arrived = Instant::now();
     let is_head = request.method() == Method::HEAD;
     // The query may hold secrets: it is not logged.
-    let line = tracing::enabled!(tracing::Level::DEBUG)
+    let line = tracing::enabled!(target: LOG, tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().path().to_owned()));
     let (identity, answer) = answer(functions, request, draining).await;
     let metrics = &functions.services().metrics;
     let identity = identity.as_ref();
-    let response = answer.unwrap_or_else(|error| {
+    let mut response = answer.unwrap_or_else(|error| {
         metrics.failed(identity, error.reason());
         error.response()
     });
+    let cpu = response.extensions_mut().remove::<CpuTime>();
+    let cpu_ms = cpu.map(|CpuTime(time)| time.as_micros() as f64 / 1000.0);
+    if functions.services().dev
+        && let Some(cpu_ms) = cpu_ms
+        && let Ok(value) = format!("cpu;dur={cpu_ms:.3}").parse()
+    {
+        response.headers_mut().append("server-timing", value);
+    }
     let status = response.status();
     metrics.answered(identity, status.as_u16(), arrived.elapsed());
     if let Some((method, path)) = line {
         tracing::debug!(
+            target: LOG,
             namespace = identity.map(|it| it.namespace.as_str()),
             function = identity.map(|it| it.name.as_str()),
             method = method.as_str(),
             path,
             status = status.as_u16(),
+            cpu_ms,
             ms = arrived.elapsed().as_millis() as u64,
             "request"
         );

@@ -37,6 +37,9 @@ pub struct WorkerArgs {
     /// Seconds that requests may take to finish once the worker has been told to end.
     #[arg(long, default_value_t = 30)]
     pub drain_seconds: u64,
+    /// Connections from clients at once; more wait to be accepted. Fewer, if the limit of open files is lower.
+    #[arg(long, default_value_t = 20_000)]
+    pub max_connections: usize,
     /// Threads that run JavaScript; 0: one a core, at least 2.
     #[arg(long, default_value_t = 0)]
     pub threads: usize,

@@ -18,6 +18,7 @@ pub struct Metrics {
     errors: Family<ReasonLabels, Counter>,
     duration: Histogram,
     cpu: Family<FunctionLabels, Counter<f64, std::sync::atomic::AtomicU64>>,
+    request_cpu: Histogram,
     instances: Gauge,
     functions: Gauge,
 }
@@ -47,6 +48,11 @@ const DURATIONS: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
 ];
 
+/// Upper bounds of the CPU time's buckets, in seconds.
+const CPU_TIMES: [f64; 12] = [
+    0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25, 1.0, 5.0,
+];
+
 impl Metrics {
     /// All counters at zero.
     pub fn new() -> Self {
@@ -73,6 +79,13 @@ impl Metrics {
             Unit::Seconds,
             cpu.clone(),
         );
+        let request_cpu = Histogram::new(CPU_TIMES);
+        registry.register_with_unit(
+            "request_cpu",
+            "CPU time of a request, from its first entry into JavaScript to its last",
+            Unit::Seconds,
+            request_cpu.clone(),
+        );
         let instances = Gauge::default();
         registry.register("instances", "Live V8 isolates", instances.clone());
         let functions = Gauge::default();
@@ -83,6 +96,7 @@ impl Metrics {
             errors,
             duration,
             cpu,
+            request_cpu,
             instances,
             functions,
         }
@@ -131,6 +145,11 @@ impl Metrics {
         self.cpu
             .get_or_create(&FunctionLabels::of(Some(function)))
             .inc_by(time.as_secs_f64());
+    }
+
+    /// Counts the CPU time of a request that is over.
+    pub fn request_used_cpu(&self, time: Duration) {
+        self.request_cpu.observe(time.as_secs_f64());
     }
 
     /// A live isolate more (1) or fewer (-1).

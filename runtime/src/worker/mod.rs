@@ -31,6 +31,9 @@ use crate::isolate::{Breadcrumb, ffi, platform};
 use crate::limits::cpu;
 use crate::scheduler::{Egress, Functions, Services};
 
+/// Descriptors of the worker itself.
+const OWN_FILES: usize = 64;
+
 /// Why the worker cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
@@ -70,7 +73,7 @@ struct Inherited {
 pub fn run(args: WorkerArgs) -> ExitCode {
     log_to_stdout(args.dev);
     match boot(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::error!(cause, "the worker cannot run: {error}");
@@ -79,7 +82,7 @@ pub fn run(args: WorkerArgs) -> ExitCode {
     }
 }
 
-fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
+fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
     let inherited = Inherited::take(args)?;
     let cores = std::thread::available_parallelism()?.get();
     let threads = if args.threads == 0 {
@@ -87,14 +90,25 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
     } else {
         args.threads
     };
+    let most_connections = most_connections(args.max_connections);
     let landlock = jail::restrict_files_and_network()?;
     platform::initialize(cores.min(4) as u32);
     let snapshot = Snapshot::load(inherited.snapshot)?;
     let breadcrumb = Arc::new(Breadcrumb::map(File::from(inherited.breadcrumb))?);
     breadcrumb.mark_crashes()?;
-    cpu::start_monitor()?;
+    let stuck = CancellationToken::new();
+    let (crumb, told) = (Arc::clone(&breadcrumb), stuck.clone());
+    cpu::start_monitor(
+        cores,
+        Box::new(move |thread, _| {
+            crumb.blame(thread);
+            told.cancel();
+        }),
+    )?;
+    let is_stuck = stuck.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
+        .max_blocking_threads(threads + cpu::extra_threads(cores))
         .thread_stack_size(platform::STACK_BYTES)
         .thread_name("worker")
         .enable_all()
@@ -111,8 +125,11 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             snapshot,
             breadcrumb: Some(breadcrumb),
             egress,
+            accounts: Default::default(),
             metrics: metrics::Metrics::new(),
             starts: Semaphore::new(threads),
+            dev: args.dev,
+            most_instances: threads,
             instances: Default::default(),
             runtime: tokio::runtime::Handle::current(),
         });
@@ -137,6 +154,7 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             tokio::select! {
                 _ = terminated.recv() => tracing::info!("told to end: draining"),
                 _ = gone => tracing::warn!("the agent is gone: draining"),
+                () = is_stuck.cancelled() => {}
                 // Ctrl-C reaches the whole foreground group; the agent decides what it means.
                 () = async { while interrupted.recv().await.is_some() {} } => {}
             }
@@ -148,14 +166,37 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             () = &mut shutdown => false,
         };
         if serves {
-            crate::server::serve(listener, functions, shutdown, drain).await;
+            crate::server::serve(listener, functions, most_connections, shutdown, drain).await;
         }
         control.abort();
-        Ok(())
+        Ok(if stuck.is_cancelled() {
+            ExitCode::from(cpu::STUCK_EXIT_STATUS)
+        } else {
+            ExitCode::SUCCESS
+        })
     });
     // Isolates and their threads end with the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// Connections that the descriptors of this process suffice for; it takes as many of those as it may.
+fn most_connections(wanted: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    current
+        .map_or(wanted, |files| usize::try_from(files).unwrap_or(usize::MAX))
+        .saturating_sub(OWN_FILES)
+        .min(wanted)
+        .max(1)
 }
 
 impl Inherited {

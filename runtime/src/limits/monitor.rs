@@ -1,0 +1,301 @@
+//! The monitor thread, which looks at every thread inside JavaScript, and the slots where those threads say what they do.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use isolet_crds::bundle::FunctionIdentity;
+
+use super::account::Account;
+use super::cpu::Ended;
+use super::turns::Turns;
+use crate::isolate::{Interrupter, ThreadClock};
+
+const TICK: Duration = Duration::from_micros(500);
+/// Ticks without JavaScript after which the monitor sleeps until it is woken.
+const IDLE_TICKS: u32 = 200;
+/// Ticks between two measurements of a running instance's memory.
+const HEAP_CHECK_TICKS: u32 = 8;
+/// Ticks after which an entry hands over. Once more a little later, should nobody have taken over the first time.
+const HAND_OVER_TICKS: [u32; 2] = [2, 6];
+/// CPU time that one that computes for long gets in one go while others wait for their turn.
+const SLICE: Duration = Duration::from_millis(10);
+/// CPU time after its termination past which an entry is taken to be stuck inside V8. Ordinary natives obey late (JSON.parse of
+/// 70 MB after 150 ms, a split of 64 MB after 240 ms), and to replace the worker costs every tenant its instances.
+const STUCK: Duration = Duration::from_millis(500);
+/// Time that requests get to finish in a process in which one is stuck.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+/// Exit status of a worker that had to end because V8 did not obey.
+pub const STUCK_EXIT_STATUS: u8 = 70;
+/// Entries that wait for their turn at most, beside two a core.
+const MOST_PARKED: usize = 64;
+
+/// Told once, when V8 does not obey: the thread (its [`super::cpu::CpuGuard::thread_index`]) and the Function, if it was there
+/// for a request. The process ends soon after.
+pub type Stuck = Box<dyn Fn(usize, Option<&FunctionIdentity>) + Send + Sync>;
+
+/// What one thread does.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// The smallest number that no other living thread has.
+    pub(super) index: usize,
+    clock: ThreadClock,
+    pub(super) entry: Mutex<Option<Running>>,
+}
+
+/// One entry.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// No other entry of the process has it.
+    pub(super) number: u64,
+    isolate: Interrupter,
+    /// CPU clock at its start.
+    pub(super) start: Duration,
+    /// CPU clock when its use was booked last.
+    booked: Duration,
+    /// CPU clock at the start of its slice.
+    slice: Duration,
+    deadline: Duration,
+    pub(super) until: Option<Instant>,
+    /// Absent for one that takes no turns.
+    pub(super) account: Option<Arc<Account>>,
+    pub(super) has_seat: bool,
+    /// It waits inside an interrupt, for its turn or for another thread to take over.
+    pub(super) is_parked: bool,
+    /// An interrupt is under way to it.
+    is_asked: bool,
+    /// Why it was terminated, and the CPU clock at that time.
+    pub(super) ended: Option<(Ended, Duration)>,
+    ticks: u32,
+}
+
+/// The monitor and what it looks at.
+pub(super) struct Monitor {
+    slots: Mutex<Vec<Arc<Slot>>>,
+    inside: AtomicUsize,
+    asleep: AtomicBool,
+    thread: OnceLock<Thread>,
+    pub(super) turns: Turns,
+    stuck: OnceLock<Stuck>,
+}
+
+/// This thread's slot; leaves the monitor's list when the thread ends.
+pub(super) struct Registration(Arc<Slot>);
+
+/// There is one for the process, as there is one set of threads.
+pub(super) static MONITOR: OnceLock<Monitor> = OnceLock::new();
+
+/// Starts the monitor thread for so many cores. Needs V8 to be initialised; later calls do nothing.
+pub fn start_monitor(cores: usize, stuck: Stuck) -> std::io::Result<()> {
+    let monitor = MONITOR.get_or_init(|| Monitor::new(cores));
+    // Set before the thread that calls it is there.
+    let _ = monitor.stuck.set(stuck);
+    if monitor.thread.get().is_none() {
+        let handle = std::thread::Builder::new()
+            .name("monitor".into())
+            .spawn(move || monitor.run())?;
+        // Another call may have been first; its thread then does the same work, which is harmless.
+        let _ = monitor.thread.set(handle.thread().clone());
+    }
+    Ok(())
+}
+
+/// Threads that a worker for so many cores may have in addition to those that serve: one for each entry that waits for its
+/// turn or runs, and some for starts.
+pub fn extra_threads(cores: usize) -> usize {
+    most_parked(cores) + 4 * cores + 32
+}
+
+fn most_parked(cores: usize) -> usize {
+    MOST_PARKED + 2 * cores
+}
+
+impl Registration {
+    pub(super) fn new() -> Self {
+        let monitor = MONITOR.get_or_init(|| Monitor::new(1));
+        let mut slots = lock(&monitor.slots);
+        let index = (0..)
+            .find(|index| slots.iter().all(|slot| slot.index != *index))
+            .unwrap_or(usize::MAX);
+        let slot = Arc::new(Slot {
+            index,
+            clock: ThreadClock::of_this_thread(),
+            entry: Mutex::new(None),
+        });
+        slots.push(Arc::clone(&slot));
+        Self(slot)
+    }
+
+    pub(super) fn slot(&self) -> &Arc<Slot> {
+        &self.0
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if let Some(monitor) = MONITOR.get() {
+            lock(&monitor.slots).retain(|slot| !Arc::ptr_eq(slot, &self.0));
+        }
+    }
+}
+
+impl Monitor {
+    fn new(cores: usize) -> Self {
+        Self {
+            slots: Mutex::default(),
+            inside: AtomicUsize::new(0),
+            asleep: AtomicBool::new(false),
+            thread: OnceLock::new(),
+            turns: Turns::new(cores, most_parked(cores)),
+            stuck: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn entered(&self) {
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    pub(super) fn left(&self) {
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn run(&self) {
+        let mut idle_ticks = 0;
+        let mut exit_at: Option<Instant> = None;
+        loop {
+            let now = Instant::now();
+            if exit_at.is_some_and(|exit_at| now >= exit_at) {
+                std::process::exit(STUCK_EXIT_STATUS.into());
+            }
+            if self.inside.load(Ordering::SeqCst) > 0 {
+                idle_ticks = 0;
+                let others_wait = self.turns.has_parked();
+                for slot in lock(&self.slots).iter() {
+                    let is_stuck = slot.check(now, others_wait);
+                    if is_stuck && exit_at.is_none() {
+                        exit_at = Some(now + LAST_REQUESTS);
+                        self.tell_stuck(slot);
+                    }
+                }
+            } else if idle_ticks < IDLE_TICKS || exit_at.is_some() {
+                idle_ticks += 1;
+            } else {
+                self.asleep.store(true, Ordering::SeqCst);
+                if self.inside.load(Ordering::SeqCst) == 0 {
+                    std::thread::park();
+                }
+                self.asleep.store(false, Ordering::SeqCst);
+                idle_ticks = 0;
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    fn tell_stuck(&self, slot: &Slot) {
+        let account = lock(&slot.entry)
+            .as_ref()
+            .and_then(|running| running.account.clone());
+        let function = account.as_deref().map(Account::function);
+        tracing::error!(
+            namespace = function.map(|it| it.namespace.as_str()),
+            function = function.map(|it| it.name.as_str()),
+            "JavaScript does not end on request: the worker is replaced"
+        );
+        if let Some(stuck) = self.stuck.get() {
+            stuck(slot.index, function);
+        }
+    }
+}
+
+impl Running {
+    pub(super) fn new(isolate: Interrupter, start: Duration, budget: Duration) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        Self {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            isolate,
+            start,
+            booked: start,
+            slice: start,
+            deadline: start + budget,
+            until: None,
+            account: None,
+            has_seat: false,
+            is_parked: false,
+            is_asked: false,
+            ended: None,
+            ticks: 0,
+        }
+    }
+
+    /// Books the CPU time since the last time.
+    pub(super) fn charge(&mut self, now: Duration) {
+        if let Some(account) = &self.account {
+            account.charge(now.saturating_sub(self.booked));
+        }
+        self.booked = now;
+    }
+
+    /// It goes on after an interrupt.
+    pub(super) fn came_back(&mut self, now: Duration, has_seat: bool) {
+        self.is_parked = false;
+        self.is_asked = false;
+        self.has_seat = has_seat;
+        self.slice = now;
+    }
+
+    pub(super) fn end(&mut self, why: Ended, now: Duration) {
+        if self.ended.is_none() {
+            self.ended = Some((why, now));
+            self.isolate.terminate();
+        }
+    }
+}
+
+impl Slot {
+    /// The CPU clock of its thread.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.read().unwrap_or_default()
+    }
+
+    /// Does what is due; says whether V8 does not obey.
+    fn check(&self, now: Instant, others_wait: bool) -> bool {
+        let mut entry = lock(&self.entry);
+        let Some(running) = entry.as_mut().filter(|running| !running.is_parked) else {
+            return false;
+        };
+        let Some(cpu) = self.clock.read() else {
+            return false;
+        };
+        running.ticks += 1;
+        if let Some((_, ended)) = running.ended {
+            return cpu >= ended + STUCK;
+        }
+        if cpu >= running.deadline {
+            running.end(Ended::CpuExhausted, cpu);
+        } else if running.until.is_some_and(|until| now >= until) {
+            running.end(Ended::TimedOut, cpu);
+        } else {
+            let slice_is_over = running.has_seat && others_wait && cpu >= running.slice + SLICE;
+            let hands_over = HAND_OVER_TICKS.contains(&running.ticks) || slice_is_over;
+            if hands_over && !running.is_asked {
+                running.is_asked = true;
+                running.isolate.interrupt(running.number);
+            }
+            if running.ticks.is_multiple_of(HEAP_CHECK_TICKS) {
+                running.isolate.measure_heap();
+            }
+        }
+        false
+    }
+}
+
+/// No code panics while it holds one of these locks, so poison carries no news.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
