@@ -12,7 +12,6 @@ use std::time::Duration;
 use super::ffi_crash;
 use crate::control::BREADCRUMB_BYTES;
 use crate::limits::heap::HeapBudget;
-use crate::web::host::{Host, HostSlot};
 
 /// Takes ownership of a file descriptor that the parent process passed down by number.
 pub fn inherited_fd(number: i32) -> std::io::Result<OwnedFd> {
@@ -28,16 +27,13 @@ pub fn inherited_fd(number: i32) -> std::io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Makes an isolate usable from any thread, with its host in place.
+/// Makes an isolate usable from any thread.
 ///
-/// Everything attached to the isolate is attached here or in `instance`: the host (`Send` by this function's bound), the
-/// heap budget, the module table and list of rejections (`modules`: maps of `v8::Global`, which are `Send`), and callbacks that are
-/// plain functions. The allocator's budget is an `Arc` of atomics, the external references and snapshot are static.
-pub(super) fn share<H: Host + Send>(
-    mut isolate: v8::OwnedIsolate,
-    host: H,
-) -> Result<v8::SharedIsolate, String> {
-    isolate.set_slot(HostSlot(Box::new(host)));
+/// Everything attached to the isolate is attached in `generic` or later in `instance`: the host (`Send` by the bound of
+/// `Instance::start`), the heap budget, the module table and list of rejections (`modules`: maps of `v8::Global`, which are
+/// `Send`), and callbacks that are plain functions. The allocator's budget is an `Arc` of atomics, the external references
+/// and snapshot are static.
+pub(super) fn share(isolate: v8::OwnedIsolate) -> Result<v8::SharedIsolate, String> {
     // SAFETY: all attached state is `Send`, as listed above; the isolate is on the thread that made it, because
     // `OwnedIsolate` is not `Send`; no reference from `Global::open` exists, because nothing here opens one.
     unsafe { isolate.try_into_shared() }.map_err(|error| error.to_string())

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use isolet_crds::bundle::Bundle;
 
-use super::ffi::{self, Breadcrumb, HeapWatch, Interrupter};
-use super::snapshot::Snapshot;
-use super::{Positions, modules, platform};
+use super::ffi::{self, Breadcrumb};
+use super::generic::Generic;
+use super::{Blank, Positions, modules, platform};
 use crate::control::LoadError;
 use crate::limits::cpu::CpuGuard;
 use crate::limits::heap::HeapBudget;
-use crate::web::host::{Completion, CompletionId, Exception, Host, RequestId, StreamId};
+use crate::web::host::{
+    Completion, CompletionId, Exception, Host, HostSlot, RequestId, StreamId,
+};
 use crate::web::{self, EntryError, Entrypoints, RequestHead, StartError};
 
 /// CPU time that a revision's top level may use.
@@ -22,8 +24,6 @@ const MAX_REJECTIONS: usize = 16;
 /// What instances of one revision are made from.
 #[derive(Debug)]
 pub struct Blueprint {
-    /// The Web API layer.
-    pub snapshot: Snapshot,
     /// Code and limits.
     pub bundle: Bundle,
     /// `env`, secrets included.
@@ -36,14 +36,9 @@ pub struct Blueprint {
 
 /// A live isolate. Whoever owns it may enter it; it may move between threads.
 pub struct Instance {
-    // In this order: handles go before the isolate, what its callbacks point at goes after it.
-    entrypoints: Entrypoints,
-    context: v8::Global<v8::Context>,
-    shared: v8::SharedIsolate,
-    _watch: Box<HeapWatch>,
-    interrupter: Interrupter,
-    budget: Arc<HeapBudget>,
+    isolate: Generic,
     blueprint: Arc<Blueprint>,
+    start_cpu: Duration,
 }
 
 /// What JavaScript is entered for.
@@ -104,45 +99,30 @@ pub struct Outcome {
 
 /// Promises rejected without a handler, in the isolate's slot; nothing while no entry runs.
 #[derive(Default)]
-struct Rejections(Vec<(v8::Global<v8::Promise>, v8::Global<v8::Value>)>);
+pub(super) struct Rejections(Vec<(v8::Global<v8::Promise>, v8::Global<v8::Value>)>);
 
 impl Instance {
-    /// Makes an isolate, loads the bundle's modules and runs their top level.
+    /// Binds an isolate to a revision: loads the bundle's modules and runs their top level.
     pub fn start<H: Host + Send>(
         blueprint: &Arc<Blueprint>,
-        host: H,
-        budget: Arc<HeapBudget>,
+        blank: Blank,
+        host: impl FnOnce(&Arc<HeapBudget>) -> H,
     ) -> Result<Self, LoadError> {
         let internal = |problem: String| blueprint.positions.load_error(&problem, None);
-        let params = v8::CreateParams::default()
-            .snapshot_blob(blueprint.snapshot.data())
-            .external_references(ffi::external_references().into())
-            .heap_limits(0, ffi::hard_limit_bytes(&budget))
-            .array_buffer_allocator(ffi::metered_allocator(&budget))
-            .allow_atomics_wait(false);
-        let mut isolate = v8::Isolate::new(params);
-        isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
-        isolate.set_promise_reject_callback(on_reject);
-        isolate.set_slot(Rejections::default());
-        modules::install(&mut isolate);
-        let watch = ffi::watch_heap(&mut isolate, &budget);
-        let interrupter = Interrupter::new(isolate.thread_safe_handle());
-        let shared = ffi::share(isolate, host).map_err(internal)?;
-
-        let mut locker = shared.lock();
-        let guard = CpuGuard::enter(interrupter.clone(), START_CPU);
+        let isolate = blank.0;
+        let budget = &isolate.budget;
+        let mut locker = isolate.shared.lock();
+        locker.set_slot(HostSlot(Box::new(host(budget))));
+        let guard = CpuGuard::enter(isolate.interrupter.clone(), START_CPU);
         blueprint.mark(&guard, true);
         let loaded = {
-            v8::scope!(let scope, &mut *locker);
-            let context = v8::Context::new(scope, v8::ContextOptions::default());
-            context.set_allow_generation_from_strings(false);
-            let scope = &mut v8::ContextScope::new(scope, context);
-            load(scope, blueprint).map(|entrypoints| (entrypoints, v8::Global::new(scope, context)))
+            v8::scope_with_context!(scope, &mut *locker, &isolate.context);
+            load(scope, &isolate.entrypoints, blueprint)
         };
         let over = ffi::measure_heap(&mut locker);
         blueprint.mark(&guard, false);
-        let exhausted = guard.finish().exhausted;
-        interrupter.resume();
+        let used = guard.finish();
+        isolate.interrupter.resume();
         drop(locker);
 
         if over {
@@ -151,31 +131,28 @@ impl Instance {
                 "the module's top level uses more memory than limits.memory allows ({limit} MiB): move work into the handler, or raise the limit"
             )));
         }
-        if exhausted {
+        if used.exhausted {
             return Err(internal(format!(
                 "the module's top level used more than {} ms of CPU time: move work into the handler",
                 START_CPU.as_millis()
             )));
         }
-        let (entrypoints, context) = loaded?;
+        loaded?;
         Ok(Self {
-            entrypoints,
-            context,
-            shared,
-            _watch: watch,
-            interrupter,
-            budget,
+            isolate,
             blueprint: Arc::clone(blueprint),
+            start_cpu: used.time,
         })
     }
 
     /// Runs JavaScript for one event, and all microtasks that follow from it.
     pub fn run(&mut self, entry: Entry, budget: Duration) -> Outcome {
-        let mut locker = self.shared.lock();
-        let guard = CpuGuard::enter(self.interrupter.clone(), budget);
+        let isolate = &self.isolate;
+        let mut locker = isolate.shared.lock();
+        let guard = CpuGuard::enter(isolate.interrupter.clone(), budget);
         self.blueprint.mark(&guard, true);
         let (result, rejections) = {
-            v8::scope_with_context!(scope, &mut *locker, &self.context);
+            v8::scope_with_context!(scope, &mut *locker, &isolate.context);
             let request = v8::Integer::new_from_unsigned(scope, entry.request().0);
             scope.set_continuation_preserved_embedder_data(request.into());
             let result = match entry {
@@ -183,11 +160,11 @@ impl Instance {
                     request,
                     head,
                     body,
-                } => self.entrypoints.dispatch(scope, request, &head, body),
+                } => isolate.entrypoints.dispatch(scope, request, &head, body),
                 Entry::Complete { id, completion, .. } => {
-                    self.entrypoints.complete(scope, id, completion)
+                    isolate.entrypoints.complete(scope, id, completion)
                 }
-                Entry::Abort { request, reason } => self.entrypoints.abort(scope, request, &reason),
+                Entry::Abort { request, reason } => isolate.entrypoints.abort(scope, request, &reason),
             };
             if !matches!(result, Err(EntryError::Terminated)) {
                 scope.perform_microtask_checkpoint();
@@ -207,7 +184,7 @@ impl Instance {
             Err(EntryError::Exception(exception)) => End::Failed(exception),
         };
         if used.exhausted || over {
-            self.interrupter.resume();
+            isolate.interrupter.resume();
         }
         Outcome {
             cpu: used.time,
@@ -217,9 +194,14 @@ impl Instance {
         }
     }
 
+    /// CPU time that its start took, from the first module to the last line of the top level.
+    pub fn start_cpu(&self) -> Duration {
+        self.start_cpu
+    }
+
     /// The memory of this instance.
     pub fn budget(&self) -> &Arc<HeapBudget> {
-        &self.budget
+        &self.isolate.budget
     }
 }
 
@@ -254,11 +236,14 @@ impl Blueprint {
 }
 
 /// Runs the top level of the main module and keeps its default export.
-fn load(scope: &mut v8::PinScope<'_, '_>, blueprint: &Blueprint) -> Result<Entrypoints, LoadError> {
+fn load(
+    scope: &mut v8::PinScope<'_, '_>,
+    entrypoints: &Entrypoints,
+    blueprint: &Blueprint,
+) -> Result<(), LoadError> {
     let positions = &blueprint.positions;
     let thrown =
         |exception: Exception| positions.load_error(&exception.message, thrown_at(&exception));
-    let entrypoints = Entrypoints::load(scope).map_err(thrown)?;
     let main = modules::link(scope, &blueprint.bundle, positions)?;
     evaluate(scope, main, positions)?;
     let env: Vec<(&str, &str)> = blueprint
@@ -268,7 +253,7 @@ fn load(scope: &mut v8::PinScope<'_, '_>, blueprint: &Blueprint) -> Result<Entry
         .collect();
     let main_path = blueprint.bundle.manifest.main.as_str();
     match entrypoints.start(scope, main.get_module_namespace(), &env) {
-        Ok(()) => Ok(entrypoints),
+        Ok(()) => Ok(()),
         Err(StartError::NoHandler(problem)) => {
             Err(positions.load_error(&format!("{main_path}: {problem}"), None))
         }
@@ -338,7 +323,7 @@ fn take_rejections(scope: &mut v8::PinScope<'_, '_>) -> Vec<Exception> {
 }
 
 /// V8 calls this inside an entry, when a promise is rejected without a handler and when it gets one after that.
-extern "C" fn on_reject(message: v8::PromiseRejectMessage<'_>) {
+pub(super) extern "C" fn on_reject(message: v8::PromiseRejectMessage<'_>) {
     v8::callback_scope!(unsafe scope, &message);
     let promise = v8::Global::new(scope, message.get_promise());
     let reason = message

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// Memory that one instance may use.
 #[derive(Debug)]
 pub struct HeapBudget {
-    limit_bytes: usize,
+    limit_bytes: AtomicUsize,
     /// Bytes charged outside V8's heap.
     outside_bytes: AtomicUsize,
     exceeded: AtomicBool,
@@ -25,7 +25,7 @@ impl HeapBudget {
     /// A budget of so many bytes.
     pub fn new(limit_bytes: usize) -> Self {
         Self {
-            limit_bytes,
+            limit_bytes: AtomicUsize::new(limit_bytes),
             outside_bytes: AtomicUsize::new(0),
             exceeded: AtomicBool::new(false),
         }
@@ -33,7 +33,12 @@ impl HeapBudget {
 
     /// The limit, in bytes.
     pub fn limit_bytes(&self) -> usize {
-        self.limit_bytes
+        self.limit_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Sets the limit of an instance that is about to run its first code.
+    pub fn limit_to(&self, limit_bytes: usize) {
+        self.limit_bytes.store(limit_bytes, Ordering::Relaxed);
     }
 
     /// Takes bytes outside V8's heap, or nothing if they do not fit.
@@ -43,7 +48,7 @@ impl HeapBudget {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |charged| {
                 charged
                     .checked_add(bytes)
-                    .filter(|sum| *sum <= self.limit_bytes)
+                    .filter(|sum| *sum <= self.limit_bytes())
             })
             .is_ok()
     }

@@ -26,8 +26,7 @@ use super::outbound::Fetched;
 use super::revision::Revision;
 use super::state::{Answer, SharedState, State, ended};
 use crate::control::LoadError;
-use crate::isolate::{End, Entry, Instance, Outcome};
-use crate::limits::heap::HeapBudget;
+use crate::isolate::{Blank, End, Entry, Instance, Outcome};
 use crate::limits::wall_clock::WallClock;
 use crate::server::error::RequestError;
 use crate::web::RequestHead;
@@ -86,8 +85,11 @@ pub(super) enum Event {
 }
 
 impl Cell {
-    /// Makes an instance. Blocks: compiles and runs the top level.
-    pub(super) fn start(revision: &Arc<Revision>) -> Result<Arc<Self>, LoadError> {
+    /// Makes an instance, of this isolate if there is one. Blocks: compiles and runs the top level.
+    pub(super) fn start(
+        revision: &Arc<Revision>,
+        blank: Option<Blank>,
+    ) -> Result<Arc<Self>, LoadError> {
         let cell = Arc::new(Self {
             slot: Mutex::new(Slot {
                 instance: None,
@@ -105,15 +107,22 @@ impl Cell {
             return Err(revision.blueprint.positions.load_error(problem, None));
         }
         lock(&cell.state).set_clocks();
-        let limit = usize::try_from(revision.limits().memory_bytes).unwrap_or(usize::MAX);
-        let budget = Arc::new(HeapBudget::new(limit));
-        let host = InstanceHost {
+        revision.services.metrics.started(blank.is_some());
+        let blank = match blank {
+            Some(blank) => blank,
+            None => revision
+                .services
+                .pool
+                .make(revision.memory_bytes())
+                .map_err(|problem| revision.blueprint.positions.load_error(&problem, None))?,
+        };
+        let instance = Instance::start(&revision.blueprint, blank, |budget| InstanceHost {
             state: Arc::clone(&cell.state),
             cell: Arc::downgrade(&cell),
             revision: Arc::clone(revision),
-            budget: Arc::clone(&budget),
-        };
-        let instance = Instance::start(&revision.blueprint, host, budget)?;
+            budget: Arc::clone(budget),
+        })?;
+        revision.started_in(instance.start_cpu());
         lock(&cell.slot).instance = Some(Box::new(instance));
         Ok(cell)
     }

@@ -153,7 +153,6 @@ impl Functions {
         env.extend(secrets.values);
         let is_tried = !bundle.manifest.suspend && !checked;
         let blueprint = Blueprint {
-            snapshot: self.services.snapshot,
             positions: Positions::of(&bundle),
             bundle,
             env: env.into_iter().collect(),
@@ -161,7 +160,7 @@ impl Functions {
         };
         let revision = Arc::new(Revision::new(name, blueprint, Arc::clone(&self.services)));
         if is_tried {
-            let cell = revision.start().await?;
+            let cell = revision.start(None).await?;
             if before.is_some_and(|before| before.running().is_some()) {
                 revision.adopt(&cell);
             }

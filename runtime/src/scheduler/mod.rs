@@ -31,15 +31,14 @@ pub(crate) use host::decode_value;
 pub use outbound::Egress;
 pub use state::Failure;
 
-use crate::isolate::Breadcrumb;
-use crate::isolate::snapshot::Snapshot;
+use crate::isolate::{Breadcrumb, Pool};
 use crate::worker::metrics::Metrics;
 
 /// What all instances of a worker share.
 #[derive(Debug)]
 pub struct Services {
-    /// The Web API layer.
-    pub snapshot: Snapshot,
+    /// Isolates for starts.
+    pub pool: Arc<Pool>,
     /// Where instances note what runs.
     pub breadcrumb: Option<Arc<Breadcrumb>>,
     /// The way out.

@@ -3,6 +3,7 @@
 //! The instance is made by the first request, by one of them if several come at once. A start that failed is not tried
 //! again before a pause that doubles each time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,12 +15,14 @@ use super::console::Console;
 use super::state::Failure;
 use super::{Services, lock};
 use crate::control::LoadError;
-use crate::isolate::Blueprint;
+use crate::isolate::{Blank, Blueprint};
 use crate::server::error::RequestError;
 use crate::web::host::Exception;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// CPU time of a start that the thread of the request may do itself, where handing it over would take longer.
+const QUICK_CPU: Duration = Duration::from_millis(2);
 
 /// One revision of a Function.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(super) struct Revision {
     current: Mutex<Current>,
     /// Held by the request that makes the instance.
     starting: tokio::sync::Mutex<Option<FailedStart>>,
+    /// A start is short enough for the thread that needs it.
+    is_quick: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +64,7 @@ impl Revision {
             services,
             current: Mutex::default(),
             starting: tokio::sync::Mutex::new(None),
+            is_quick: AtomicBool::new(false),
         }
     }
 
@@ -83,7 +89,7 @@ impl Revision {
         if let Some(failed) = failed.as_ref().filter(|failed| failed.again > now) {
             return Err(start_failed(&failed.error));
         }
-        match self.start().await {
+        match self.start_soon().await {
             Ok(cell) => {
                 *failed = None;
                 self.adopt(&cell);
@@ -104,8 +110,19 @@ impl Revision {
         }
     }
 
+    /// Makes an instance for a request that waits: of an isolate of the pool and on this thread, if that is quick.
+    async fn start_soon(self: &Arc<Self>) -> Result<Arc<Cell>, LoadError> {
+        match self.services.pool.take(self.memory_bytes()) {
+            Some(blank) if self.is_quick.load(Ordering::Relaxed) => Cell::start(self, Some(blank)),
+            blank => self.start(blank).await,
+        }
+    }
+
     /// Makes an instance, where it may block.
-    pub(super) async fn start(self: &Arc<Self>) -> Result<Arc<Cell>, LoadError> {
+    pub(super) async fn start(
+        self: &Arc<Self>,
+        blank: Option<Blank>,
+    ) -> Result<Arc<Cell>, LoadError> {
         let ended = |_| LoadError {
             message: "the worker is ending".into(),
             file: None,
@@ -117,11 +134,20 @@ impl Revision {
         let cell = self
             .services
             .runtime
-            .spawn_blocking(move || Cell::start(&revision))
+            .spawn_blocking(move || Cell::start(&revision, blank))
             .await
             .map_err(ended)?;
         drop(permit);
         cell
+    }
+
+    /// Notes how long a start took.
+    pub(super) fn started_in(&self, cpu: Duration) {
+        self.is_quick.store(cpu <= QUICK_CPU, Ordering::Relaxed);
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        usize::try_from(self.limits().memory_bytes).unwrap_or(usize::MAX)
     }
 
     /// Has an instance serve this revision, unless another revision serves by now.

@@ -18,7 +18,9 @@ pub struct Metrics {
     errors: Family<ReasonLabels, Counter>,
     duration: Histogram,
     cpu: Family<FunctionLabels, Counter<f64, std::sync::atomic::AtomicU64>>,
+    starts: Family<SourceLabels, Counter>,
     instances: Gauge,
+    pool: Gauge,
     functions: Gauge,
 }
 
@@ -40,6 +42,11 @@ struct ReasonLabels {
     namespace: String,
     function: String,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: &'static str,
 }
 
 /// Upper bounds of the duration's buckets, in seconds.
@@ -75,6 +82,14 @@ impl Metrics {
         );
         let instances = Gauge::default();
         registry.register("instances", "Live V8 isolates", instances.clone());
+        let starts = Family::default();
+        registry.register(
+            "starts",
+            "Instances started, by where their isolate came from",
+            starts.clone(),
+        );
+        let pool = Gauge::default();
+        registry.register("pool_isolates", "Isolates ready for a start", pool.clone());
         let functions = Gauge::default();
         registry.register("functions", "Functions loaded", functions.clone());
         Self {
@@ -83,7 +98,9 @@ impl Metrics {
             errors,
             duration,
             cpu,
+            starts,
             instances,
+            pool,
             functions,
         }
     }
@@ -136,6 +153,17 @@ impl Metrics {
     /// A live isolate more (1) or fewer (-1).
     pub fn instances(&self, change: i64) {
         self.instances.inc_by(change);
+    }
+
+    /// Counts a start.
+    pub fn started(&self, pooled: bool) {
+        let source = if pooled { "pool" } else { "made" };
+        self.starts.get_or_create(&SourceLabels { source }).inc();
+    }
+
+    /// Isolates ready for a start.
+    pub fn pool(&self, ready: usize) {
+        self.pool.set(ready as i64);
     }
 
     /// How many Functions are loaded.

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use args::WorkerArgs;
 
 use crate::isolate::snapshot::{Snapshot, SnapshotError};
-use crate::isolate::{Breadcrumb, ffi, platform};
+use crate::isolate::{Breadcrumb, Pool, ffi, platform};
 use crate::limits::cpu;
 use crate::scheduler::{Egress, Functions, Services};
 
@@ -93,6 +93,8 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
     let breadcrumb = Arc::new(Breadcrumb::map(File::from(inherited.breadcrumb))?);
     breadcrumb.mark_crashes()?;
     cpu::start_monitor()?;
+    let pool = Pool::start(snapshot)?;
+    let filled = Arc::clone(&pool);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_stack_size(platform::STACK_BYTES)
@@ -108,7 +110,7 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
         jail::restrict_system_calls()?;
         tracing::info!(threads, landlock, "worker ready");
         let services = Arc::new(Services {
-            snapshot,
+            pool,
             breadcrumb: Some(breadcrumb),
             egress,
             metrics: metrics::Metrics::new(),
@@ -153,6 +155,7 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
         control.abort();
         Ok(())
     });
+    filled.close();
     // Isolates and their threads end with the process.
     runtime.shutdown_background();
     outcome
