@@ -30,7 +30,10 @@ const HELLO: &str = "export default {
 async fn main() {
     starts("hello, 4 lines", |index| hello(index)).await;
     let large = large_source();
-    starts("100 KB of code", |index| Function::new(&format!("f{index}"), &large)).await;
+    starts("100 KB of code", |index| {
+        Function::new(&format!("f{index}"), &large)
+    })
+    .await;
     memory().await;
 }
 
@@ -46,7 +49,9 @@ fn large_source() -> String {
             "function part{index}(value) {{ const list = [value, {index}]; return list.map((it) => it + {index}).join(','); }}\n"
         ));
     }
-    source.push_str("export default { fetch() { return new Response(part1(1) + part500(2) + part999(3)); } }\n");
+    source.push_str(
+        "export default { fetch() { return new Response(part1(1) + part500(2) + part999(3)); } }\n",
+    );
     source
 }
 
@@ -79,7 +84,9 @@ async fn starts(what: &str, function: impl Fn(usize) -> Function) {
     print("  cold, at once, beyond warm", at_once, warm_ms);
     print("  warm, all in turn", again, Duration::ZERO);
     let metrics = worker.metrics().await;
-    let starts = metrics.lines().filter(|line| line.starts_with("isolet_starts"));
+    let starts = metrics
+        .lines()
+        .filter(|line| line.starts_with("isolet_starts"));
     starts.for_each(|line| println!("  {line}"));
 }
 
@@ -141,7 +148,11 @@ fn request(connection: &mut TcpStream, index: usize) -> Duration {
         }
     }
     let took = start.elapsed();
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     took
 }
 
@@ -154,7 +165,7 @@ fn is_whole(answer: &[u8]) -> bool {
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "))
         .unwrap();
-    body.len() >= length.parse().unwrap()
+    body.len() >= length.parse::<usize>().unwrap()
 }
 
 fn print(what: &str, mut times: Vec<Duration>, less: Duration) -> Duration {

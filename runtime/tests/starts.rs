@@ -26,7 +26,10 @@ async fn pool_is_filled(worker: &Worker) {
 #[tokio::test]
 async fn a_first_request_gets_an_isolate_of_the_pool_which_is_then_filled_again() {
     let worker = worker()
-        .function("hello", "export default { fetch() { return new Response('hello') } }")
+        .function(
+            "hello",
+            "export default { fetch() { return new Response('hello') } }",
+        )
         .start()
         .await;
     pool_is_filled(&worker).await;
@@ -71,7 +74,10 @@ async fn isolates_of_the_pool_draw_different_random_numbers_and_see_only_their_o
         assert!(drawn.insert(answer[2].to_string()), "{answer}");
         assert!(drawn.insert(answer[3].to_string()), "{answer}");
     }
-    assert_eq!(metric(&worker, "isolet_starts_total{source=\"pool\"}").await, 30);
+    assert_eq!(
+        metric(&worker, "isolet_starts_total{source=\"pool\"}").await,
+        30
+    );
 }
 
 #[tokio::test]
@@ -93,5 +99,51 @@ async fn an_isolate_of_the_pool_has_the_memory_limit_of_its_function() {
         assert_ne!(too_large.status, 200, "{memory_mib}");
     }
     // The pool's isolates do not suit the largest.
-    assert_eq!(metric(&worker, "isolet_starts_total{source=\"pool\"}").await, 2);
+    assert_eq!(
+        metric(&worker, "isolet_starts_total{source=\"pool\"}").await,
+        2
+    );
+}
+
+#[tokio::test]
+async fn code_compiled_once_is_used_again_and_changes_nothing() {
+    let mut source = String::new();
+    for index in 0..400 {
+        source.push_str(&format!(
+            "function part{index}(list) {{ return list.map((value) => value + {index}); }}\n"
+        ));
+    }
+    source.push_str(
+        "export default { fetch(request) {
+           if (request.url.endsWith('/throw')) part7(null);
+           return new Response(part3([1]) + ',' + part399([1]) + ',' + fact);
+         } }
+         import { fact } from './fact.js';\n",
+    );
+    let fact = format!(
+        "export const fact = 'known'; // {}",
+        "padding ".repeat(1000)
+    );
+    let function = Function::new("large", &source).module("fact.js", fact);
+    let worker = worker().with(function).start().await;
+    // The trial instance leaves its code when it goes.
+    eventually("the trial instance is gone", async || {
+        metric(&worker, "isolet_instances ").await == 0
+    })
+    .await;
+    assert_eq!(worker.get("large", "/").await.text().await, "4,400,known");
+    let accepted = "isolet_code_cache_modules_total{outcome=\"accepted\"}";
+    assert_eq!(metric(&worker, accepted).await, 2);
+    assert_eq!(
+        metric(
+            &worker,
+            "isolet_code_cache_modules_total{outcome=\"refused\"}"
+        )
+        .await,
+        0
+    );
+    assert_eq!(worker.get("large", "/throw").await.status, 500);
+    let line = worker.log.json("HandlerError").await;
+    let stack = line["stack"].as_str().unwrap();
+    assert!(stack.contains("part7 (main.js:8:"), "{stack}");
 }

@@ -48,6 +48,7 @@ impl Generic {
             let context = v8::Global::new(scope, context);
             Entrypoints::load(scope).map(|entrypoints| (entrypoints, context))
         };
+        ffi::measure_heap(&mut locker);
         drop(locker);
         let (entrypoints, context) = made.map_err(|exception| exception.message)?;
         Ok(Self {
@@ -58,6 +59,13 @@ impl Generic {
             interrupter,
             budget,
         })
+    }
+}
+
+impl Drop for Generic {
+    fn drop(&mut self) {
+        // The budget may live longer, with what waits to leave.
+        self.budget.note_heap(0);
     }
 }
 

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use isolet_crds::bundle::Bundle;
+use isolet_crds::bundle::{Bundle, Manifest, ModuleEntry};
 
+use super::code::{CodeCache, Stage};
 use super::ffi::{self, Breadcrumb};
 use super::generic::Generic;
 use super::{Blank, Positions, modules, platform};
 use crate::control::LoadError;
 use crate::limits::cpu::CpuGuard;
 use crate::limits::heap::HeapBudget;
-use crate::web::host::{
-    Completion, CompletionId, Exception, Host, HostSlot, RequestId, StreamId,
-};
+use crate::web::host::{Completion, CompletionId, Exception, Host, HostSlot, RequestId, StreamId};
 use crate::web::{self, EntryError, Entrypoints, RequestHead, StartError};
 
 /// CPU time that a revision's top level may use.
@@ -24,8 +23,11 @@ const MAX_REJECTIONS: usize = 16;
 /// What instances of one revision are made from.
 #[derive(Debug)]
 pub struct Blueprint {
-    /// Code and limits.
-    pub bundle: Bundle,
+    /// Names, limits, settings.
+    pub manifest: Manifest,
+    /// Of the manifest's modules, in the same order.
+    contents: Vec<Content>,
+    code: CodeCache,
     /// `env`, secrets included.
     pub env: Vec<(String, String)>,
     /// Source maps of the bundle.
@@ -34,11 +36,31 @@ pub struct Blueprint {
     pub breadcrumb: Option<Arc<Breadcrumb>>,
 }
 
+/// What a module consists of.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// UTF-8, which instances share where they can.
+    Text(Arc<str>),
+    /// Anything else.
+    Bytes(Vec<u8>),
+}
+
 /// A live isolate. Whoever owns it may enter it; it may move between threads.
 pub struct Instance {
     isolate: Generic,
     blueprint: Arc<Blueprint>,
     start_cpu: Duration,
+    code_use: CodeUse,
+    has_served: bool,
+}
+
+/// Modules of a start for which there was compiled code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeUse {
+    /// V8 took it.
+    pub accepted: u32,
+    /// V8 refused it.
+    pub refused: u32,
 }
 
 /// What JavaScript is entered for.
@@ -89,7 +111,7 @@ pub enum End {
 pub struct Outcome {
     /// CPU time that it used.
     pub cpu: Duration,
-    /// Size of V8's heap after it, in bytes.
+    /// What the instance uses after it, in bytes.
     pub heap_bytes: usize,
     /// How it ended.
     pub end: End,
@@ -137,11 +159,13 @@ impl Instance {
                 START_CPU.as_millis()
             )));
         }
-        loaded?;
+        let code_use = loaded?;
         Ok(Self {
             isolate,
             blueprint: Arc::clone(blueprint),
             start_cpu: used.time,
+            code_use,
+            has_served: false,
         })
     }
 
@@ -164,8 +188,11 @@ impl Instance {
                 Entry::Complete { id, completion, .. } => {
                     isolate.entrypoints.complete(scope, id, completion)
                 }
-                Entry::Abort { request, reason } => isolate.entrypoints.abort(scope, request, &reason),
+                Entry::Abort { request, reason } => {
+                    isolate.entrypoints.abort(scope, request, &reason)
+                }
             };
+            self.has_served = true;
             if !matches!(result, Err(EntryError::Terminated)) {
                 scope.perform_microtask_checkpoint();
             }
@@ -173,7 +200,6 @@ impl Instance {
         };
         platform::run_foreground_tasks(&locker);
         let over = ffi::measure_heap(&mut locker);
-        let heap_bytes = locker.get_heap_statistics().total_heap_size();
         self.blueprint.mark(&guard, false);
         let used = guard.finish();
         let end = match result {
@@ -188,10 +214,31 @@ impl Instance {
         }
         Outcome {
             cpu: used.time,
-            heap_bytes,
+            heap_bytes: isolate.budget.bytes(),
             end,
             rejections,
         }
+    }
+
+    /// Keeps what this instance has compiled, for the revision's next instance. Takes milliseconds.
+    pub fn leave_code(&mut self) {
+        let stage = if self.has_served {
+            Stage::Served
+        } else {
+            Stage::Started
+        };
+        let code = &self.blueprint.code;
+        if self.isolate.budget.is_exceeded() || !code.wants(stage) {
+            return;
+        }
+        let mut locker = self.isolate.shared.lock();
+        v8::scope_with_context!(scope, &mut *locker, &self.isolate.context);
+        code.keep(stage, modules::compiled(scope, &self.blueprint));
+    }
+
+    /// What compiled code its start used.
+    pub fn code_use(&self) -> CodeUse {
+        self.code_use
     }
 
     /// CPU time that its start took, from the first module to the last line of the top level.
@@ -202,6 +249,22 @@ impl Instance {
     /// The memory of this instance.
     pub fn budget(&self) -> &Arc<HeapBudget> {
         &self.isolate.budget
+    }
+}
+
+impl Content {
+    fn of(bytes: Vec<u8>) -> Self {
+        match String::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.into()),
+            Err(error) => Self::Bytes(error.into_bytes()),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
     }
 }
 
@@ -223,10 +286,35 @@ impl std::fmt::Debug for Instance {
 }
 
 impl Blueprint {
+    /// Code, limits, and `env` with the values of secrets.
+    pub fn new(
+        mut bundle: Bundle,
+        env: Vec<(String, String)>,
+        breadcrumb: Option<Arc<Breadcrumb>>,
+    ) -> Self {
+        let contents = std::mem::take(&mut bundle.contents);
+        Self {
+            positions: Positions::of(&bundle),
+            manifest: bundle.manifest,
+            contents: contents.into_iter().map(Content::of).collect(),
+            code: CodeCache::default(),
+            env,
+            breadcrumb,
+        }
+    }
+
+    pub(super) fn modules(&self) -> impl Iterator<Item = (&ModuleEntry, &Content)> {
+        self.manifest.modules.iter().zip(&self.contents)
+    }
+
+    pub(super) fn code(&self) -> &CodeCache {
+        &self.code
+    }
+
     fn mark(&self, guard: &CpuGuard, inside: bool) {
         if let Some(breadcrumb) = &self.breadcrumb {
             let uid = if inside {
-                self.bundle.manifest.function.uid.as_str()
+                self.manifest.function.uid.as_str()
             } else {
                 ""
             };
@@ -240,20 +328,20 @@ fn load(
     scope: &mut v8::PinScope<'_, '_>,
     entrypoints: &Entrypoints,
     blueprint: &Blueprint,
-) -> Result<(), LoadError> {
+) -> Result<CodeUse, LoadError> {
     let positions = &blueprint.positions;
     let thrown =
         |exception: Exception| positions.load_error(&exception.message, thrown_at(&exception));
-    let main = modules::link(scope, &blueprint.bundle, positions)?;
+    let (main, code_use) = modules::link(scope, blueprint)?;
     evaluate(scope, main, positions)?;
     let env: Vec<(&str, &str)> = blueprint
         .env
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
-    let main_path = blueprint.bundle.manifest.main.as_str();
+    let main_path = blueprint.manifest.main.as_str();
     match entrypoints.start(scope, main.get_module_namespace(), &env) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(code_use),
         Err(StartError::NoHandler(problem)) => {
             Err(positions.load_error(&format!("{main_path}: {problem}"), None))
         }

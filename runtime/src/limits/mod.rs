@@ -1,8 +1,9 @@
 //! One file a limit: CPU, memory, wall time, body size.
 //!
-//! Each limit belongs to a request or to an instance, never to the process. [`cpu`] and [`heap`] share one monitor thread.
+//! Each limit belongs to a request or to an instance; [`memory`] alone belongs to the process. [`cpu`] and [`heap`] share one monitor thread.
 
 pub mod body;
 pub mod cpu;
 pub mod heap;
+pub mod memory;
 pub mod wall_clock;

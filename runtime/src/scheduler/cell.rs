@@ -17,7 +17,6 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::eviction::MAX_INSTANCES;
 use super::functions::Permit;
 use super::host::InstanceHost;
 use super::inbound::{Inbound, InboundError};
@@ -101,11 +100,7 @@ impl Cell {
             heap_bytes: AtomicUsize::new(0),
         });
         revision.services.metrics.instances(1);
-        let others = revision.services.instances.fetch_add(1, Ordering::Relaxed);
-        if others >= MAX_INSTANCES {
-            let problem = "this runtime pod has as many live instances as it can hold";
-            return Err(revision.blueprint.positions.load_error(problem, None));
-        }
+        revision.services.instances.fetch_add(1, Ordering::Relaxed);
         lock(&cell.state).set_clocks();
         revision.services.metrics.started(blank.is_some());
         let blank = match blank {
@@ -123,6 +118,7 @@ impl Cell {
             budget: Arc::clone(budget),
         })?;
         revision.started_in(instance.start_cpu());
+        revision.services.metrics.code_used(instance.code_use());
         lock(&cell.slot).instance = Some(Box::new(instance));
         Ok(cell)
     }
@@ -388,8 +384,8 @@ impl Cell {
         Some(instance)
     }
 
-    /// Size of V8's heap after the last entry, in bytes.
-    pub(super) fn heap_bytes(&self) -> usize {
+    /// What the instance used after the last entry, in bytes.
+    pub(super) fn bytes(&self) -> usize {
         self.heap_bytes.load(Ordering::Relaxed)
     }
 
@@ -424,15 +420,19 @@ impl Cell {
 impl Drop for Cell {
     fn drop(&mut self) {
         let instance = lock(&self.slot).instance.take();
-        let services = &self.revision.services;
-        services.metrics.instances(-1);
-        services.instances.fetch_sub(1, Ordering::Relaxed);
-        if let Some(instance) = instance {
-            self.revision
-                .services
-                .runtime
-                .spawn_blocking(move || drop(instance));
-        }
+        let services = Arc::clone(&self.revision.services);
+        let count = move || {
+            services.metrics.instances(-1);
+            services.instances.fetch_sub(1, Ordering::Relaxed);
+        };
+        let Some(mut instance) = instance else {
+            return count();
+        };
+        self.revision.services.runtime.spawn_blocking(move || {
+            instance.leave_code();
+            drop(instance);
+            count();
+        });
     }
 }
 

@@ -56,7 +56,7 @@ struct FailedStart {
 
 impl Revision {
     pub(super) fn new(name: String, blueprint: Blueprint, services: Arc<Services>) -> Self {
-        let identity = &blueprint.bundle.manifest.function;
+        let identity = &blueprint.manifest.function;
         Self {
             console: Console::new(&identity.namespace, &identity.name, &name),
             name,
@@ -69,11 +69,11 @@ impl Revision {
     }
 
     pub(super) fn identity(&self) -> &FunctionIdentity {
-        &self.blueprint.bundle.manifest.function
+        &self.blueprint.manifest.function
     }
 
     pub(super) fn limits(&self) -> ResolvedLimits {
-        self.blueprint.bundle.manifest.limits
+        self.blueprint.manifest.limits
     }
 
     /// The instance, made now if there is none.
@@ -88,6 +88,9 @@ impl Revision {
         let now = Instant::now();
         if let Some(failed) = failed.as_ref().filter(|failed| failed.again > now) {
             return Err(start_failed(&failed.error));
+        }
+        if !self.services.has_room() {
+            return Err(RequestError::Overloaded.into());
         }
         match self.start_soon().await {
             Ok(cell) => {

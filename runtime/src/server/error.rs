@@ -35,6 +35,9 @@ pub enum RequestError {
     /// The instance does not start.
     #[error("the function could not be started")]
     StartFailed,
+    /// There is no room for another instance.
+    #[error("this runtime pod has no room for another instance at the moment")]
+    Overloaded,
     /// The worker is ending.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -53,6 +56,7 @@ impl RequestError {
             Self::BodyTooLarge => "BodyTooLarge",
             Self::HandlerError => "HandlerError",
             Self::StartFailed => "StartFailed",
+            Self::Overloaded => "Overloaded",
             Self::ShuttingDown => "ShuttingDown",
         }
     }
@@ -69,6 +73,7 @@ impl RequestError {
             | Self::MemoryLimitExceeded
             | Self::ConcurrencyLimitExceeded
             | Self::StartFailed
+            | Self::Overloaded
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -82,7 +87,10 @@ impl RequestError {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if matches!(self, Self::ConcurrencyLimitExceeded | Self::ShuttingDown) {
+        if matches!(
+            self,
+            Self::ConcurrencyLimitExceeded | Self::Overloaded | Self::ShuttingDown
+        ) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

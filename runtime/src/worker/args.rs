@@ -37,6 +37,9 @@ pub struct WorkerArgs {
     /// Seconds that requests may take to finish once the worker has been told to end.
     #[arg(long, default_value_t = 30)]
     pub drain_seconds: u64,
+    /// Isolates that live at once; 0: as many as the kernel's limit of memory mappings allows.
+    #[arg(long, default_value_t = 0)]
+    pub max_instances: usize,
     /// Threads that run JavaScript; 0: one a core, at least 2.
     #[arg(long, default_value_t = 0)]
     pub threads: usize,

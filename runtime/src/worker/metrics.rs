@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::isolate::CodeUse;
+
 /// Counters of the worker.
 #[derive(Debug)]
 pub struct Metrics {
@@ -19,6 +21,7 @@ pub struct Metrics {
     duration: Histogram,
     cpu: Family<FunctionLabels, Counter<f64, std::sync::atomic::AtomicU64>>,
     starts: Family<SourceLabels, Counter>,
+    code: Family<OutcomeLabels, Counter>,
     instances: Gauge,
     pool: Gauge,
     functions: Gauge,
@@ -47,6 +50,11 @@ struct ReasonLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SourceLabels {
     source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
 }
 
 /// Upper bounds of the duration's buckets, in seconds.
@@ -88,6 +96,12 @@ impl Metrics {
             "Instances started, by where their isolate came from",
             starts.clone(),
         );
+        let code = Family::default();
+        registry.register(
+            "code_cache_modules",
+            "Modules started with code compiled before, by what V8 made of it",
+            code.clone(),
+        );
         let pool = Gauge::default();
         registry.register("pool_isolates", "Isolates ready for a start", pool.clone());
         let functions = Gauge::default();
@@ -99,6 +113,7 @@ impl Metrics {
             duration,
             cpu,
             starts,
+            code,
             instances,
             pool,
             functions,
@@ -159,6 +174,16 @@ impl Metrics {
     pub fn started(&self, pooled: bool) {
         let source = if pooled { "pool" } else { "made" };
         self.starts.get_or_create(&SourceLabels { source }).inc();
+    }
+
+    /// Counts compiled code that a start had.
+    pub fn code_used(&self, code: CodeUse) {
+        for (outcome, modules) in [("accepted", code.accepted), ("refused", code.refused)] {
+            if modules > 0 {
+                let counter = self.code.get_or_create(&OutcomeLabels { outcome });
+                counter.inc_by(modules.into());
+            }
+        }
     }
 
     /// Isolates ready for a start.

@@ -29,7 +29,7 @@ pub use args::WorkerArgs;
 use crate::isolate::snapshot::{Snapshot, SnapshotError};
 use crate::isolate::{Breadcrumb, Pool, ffi, platform};
 use crate::limits::cpu;
-use crate::scheduler::{Egress, Functions, Services};
+use crate::scheduler::{Egress, Functions, Services, max_instances};
 
 /// Why the worker cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,10 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
     let breadcrumb = Arc::new(Breadcrumb::map(File::from(inherited.breadcrumb))?);
     breadcrumb.mark_crashes()?;
     cpu::start_monitor()?;
+    let max_instances = match args.max_instances {
+        0 => max_instances(),
+        given => given,
+    };
     let pool = Pool::start(snapshot)?;
     let filled = Arc::clone(&pool);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -116,6 +120,7 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             metrics: metrics::Metrics::new(),
             starts: Semaphore::new(threads),
             instances: Default::default(),
+            max_instances,
             runtime: tokio::runtime::Handle::current(),
         });
         let functions = Arc::new(Functions::new(
@@ -123,7 +128,7 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             args.domain.as_deref(),
             &args.cluster_domain,
         ));
-        tokio::spawn(Arc::clone(&functions).keep_evicting());
+        functions.keep_evicting()?;
         let (agent_gone, gone) = tokio::sync::oneshot::channel::<()>();
         let opened = CancellationToken::new();
         if !args.closed {
