@@ -17,7 +17,6 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::eviction::MAX_INSTANCES;
 use super::functions::Permit;
 use super::host::InstanceHost;
 use super::inbound::{Inbound, InboundError};
@@ -27,9 +26,8 @@ use super::outbound::Fetched;
 use super::revision::Revision;
 use super::state::{Answer, SharedState, State, ended};
 use crate::control::LoadError;
-use crate::isolate::{End, Entry, Instance, Outcome};
+use crate::isolate::{Blank, End, Entry, Instance, Outcome};
 use crate::limits::cpu::Terms;
-use crate::limits::heap::HeapBudget;
 use crate::limits::wall_clock::WallClock;
 use crate::server::error::RequestError;
 use crate::web::RequestHead;
@@ -108,8 +106,11 @@ pub(super) enum Event {
 }
 
 impl Cell {
-    /// Makes an instance. Blocks: compiles and runs the top level.
-    pub(super) fn start(revision: &Arc<Revision>) -> Result<Arc<Self>, LoadError> {
+    /// Makes an instance, of this isolate if there is one. Blocks: compiles and runs the top level.
+    pub(super) fn start(
+        revision: &Arc<Revision>,
+        blank: Option<Blank>,
+    ) -> Result<Arc<Self>, LoadError> {
         let cell = Arc::new(Self {
             slot: Mutex::new(Slot {
                 instance: None,
@@ -122,21 +123,25 @@ impl Cell {
             heap_bytes: AtomicUsize::new(0),
         });
         revision.services.metrics.instances(1);
-        let others = revision.services.instances.fetch_add(1, Ordering::Relaxed);
-        if others >= MAX_INSTANCES {
-            let problem = "this runtime pod has as many live instances as it can hold";
-            return Err(revision.blueprint.positions.load_error(problem, None));
-        }
+        revision.services.instances.fetch_add(1, Ordering::Relaxed);
         lock(&cell.state).set_clocks();
-        let limit = usize::try_from(revision.limits().memory_bytes).unwrap_or(usize::MAX);
-        let budget = Arc::new(HeapBudget::new(limit));
-        let host = InstanceHost {
+        revision.services.metrics.started(blank.is_some());
+        let blank = match blank {
+            Some(blank) => blank,
+            None => revision
+                .services
+                .pool
+                .make(revision.memory_bytes())
+                .map_err(|problem| revision.blueprint.positions.load_error(&problem, None))?,
+        };
+        let instance = Instance::start(&revision.blueprint, blank, |budget| InstanceHost {
             state: Arc::clone(&cell.state),
             cell: Arc::downgrade(&cell),
             revision: Arc::clone(revision),
-            budget: Arc::clone(&budget),
-        };
-        let instance = Instance::start(&revision.blueprint, host, budget)?;
+            budget: Arc::clone(budget),
+        })?;
+        revision.started_in(instance.start_cpu());
+        revision.services.metrics.code_used(instance.code_use());
         lock(&cell.slot).instance = Some(Box::new(instance));
         Ok(cell)
     }
@@ -396,7 +401,7 @@ impl Cell {
                 retire = true;
             }
             End::GaveWay => {
-                late.extend(state.fail(request, RequestError::Overloaded.into()));
+                late.extend(state.fail(request, RequestError::TooBusy.into()));
                 state.forget(request);
                 retire = true;
             }
@@ -429,8 +434,8 @@ impl Cell {
         Some(instance)
     }
 
-    /// Size of V8's heap after the last entry, in bytes.
-    pub(super) fn heap_bytes(&self) -> usize {
+    /// What the instance used after the last entry, in bytes.
+    pub(super) fn bytes(&self) -> usize {
         self.heap_bytes.load(Ordering::Relaxed)
     }
 
@@ -482,15 +487,19 @@ impl Cell {
 impl Drop for Cell {
     fn drop(&mut self) {
         let instance = lock(&self.slot).instance.take();
-        let services = &self.revision.services;
-        services.metrics.instances(-1);
-        services.instances.fetch_sub(1, Ordering::Relaxed);
-        if let Some(instance) = instance {
-            self.revision
-                .services
-                .runtime
-                .spawn_blocking(move || drop(instance));
-        }
+        let services = Arc::clone(&self.revision.services);
+        let count = move || {
+            services.metrics.instances(-1);
+            services.instances.fetch_sub(1, Ordering::Relaxed);
+        };
+        let Some(mut instance) = instance else {
+            return count();
+        };
+        self.revision.services.runtime.spawn_blocking(move || {
+            instance.leave_code();
+            drop(instance);
+            count();
+        });
     }
 }
 

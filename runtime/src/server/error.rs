@@ -27,7 +27,7 @@ pub enum RequestError {
     #[error(
         "this pod has more to compute than it can, and the function has used more of it than others"
     )]
-    Overloaded,
+    TooBusy,
     /// `limits.timeout` is over.
     #[error("the function did not answer within its limits.timeout")]
     Timeout,
@@ -40,6 +40,9 @@ pub enum RequestError {
     /// The instance does not start.
     #[error("the function could not be started")]
     StartFailed,
+    /// There is no room for another instance.
+    #[error("this runtime pod has no room for another instance at the moment")]
+    Overloaded,
     /// The worker is ending.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -54,11 +57,12 @@ impl RequestError {
             Self::CpuLimitExceeded => "CPULimitExceeded",
             Self::MemoryLimitExceeded => "MemoryLimitExceeded",
             Self::ConcurrencyLimitExceeded => "ConcurrencyLimitExceeded",
-            Self::Overloaded => "Overloaded",
+            Self::TooBusy => "TooBusy",
             Self::Timeout => "Timeout",
             Self::BodyTooLarge => "BodyTooLarge",
             Self::HandlerError => "HandlerError",
             Self::StartFailed => "StartFailed",
+            Self::Overloaded => "Overloaded",
             Self::ShuttingDown => "ShuttingDown",
         }
     }
@@ -74,8 +78,9 @@ impl RequestError {
             | Self::CpuLimitExceeded
             | Self::MemoryLimitExceeded
             | Self::ConcurrencyLimitExceeded
-            | Self::Overloaded
+            | Self::TooBusy
             | Self::StartFailed
+            | Self::Overloaded
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -91,7 +96,7 @@ impl RequestError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if matches!(
             self,
-            Self::ConcurrencyLimitExceeded | Self::Overloaded | Self::ShuttingDown
+            Self::ConcurrencyLimitExceeded | Self::TooBusy | Self::Overloaded | Self::ShuttingDown
         ) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
