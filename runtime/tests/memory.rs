@@ -3,6 +3,9 @@
 
 mod harness;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use harness::{Exchange, Function, Worker, eventually, worker};
 
 const COUNTER: &str =
@@ -89,10 +92,24 @@ async fn greedy_functions_cannot_use_up_the_memory_of_the_process() {
     let source = "const kept = [];
         export default { async fetch(request) {
           while (kept.length < 100) kept.push(new Array(1 << 18).fill(kept.length + 0.5));
-          if (request.url.endsWith('/hold')) await new Promise((resolve) => setTimeout(resolve, 3000));
+          if (request.url.endsWith('/hold')) await fetch('http://hold.test/');
           return new Response('kept');
         } }";
-    let mut worker = worker().function("small", COUNTER).start().await;
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let (release, released) = tokio::sync::watch::channel(false);
+    let held = Arc::clone(&waiting);
+    let mut worker = worker()
+        .function("small", COUNTER)
+        .egress(move |_| {
+            held.fetch_add(1, Ordering::SeqCst);
+            let mut released = released.clone();
+            async move {
+                released.wait_for(|released| *released).await.unwrap();
+                http::Response::new(harness::full(""))
+            }
+        })
+        .start()
+        .await;
     for index in 0..BOMBS {
         let function = Function::new(&format!("bomb{index}"), source).limits(|limits| {
             limits.memory_bytes = 256 << 20;
@@ -116,6 +133,13 @@ async fn greedy_functions_cannot_use_up_the_memory_of_the_process() {
             })
         })
         .collect();
+    // Some wait, the others have been refused or ended.
+    eventually("each waits or is answered", async || {
+        let answered = held.iter().filter(|held| held.is_finished()).count();
+        waiting.load(Ordering::SeqCst) + answered >= BOMBS
+    })
+    .await;
+    release.send(true).unwrap();
     let mut statuses = Vec::new();
     for held in held {
         statuses.push(held.await.unwrap());

@@ -88,10 +88,10 @@ mod tests {
     #[test]
     fn the_coldest_go_until_the_rest_fits() {
         let large = [
-            candidate(1, 1000, false),
-            candidate(3, 1000, false),
-            candidate(9, 1000, true),
-            candidate(2, 1000, false),
+            candidate(1, 950, false),
+            candidate(3, 950, false),
+            candidate(9, 950, true),
+            candidate(2, 950, false),
         ];
         assert_eq!(victims(&large, 100), [1, 3]);
         assert_eq!(victims(&large[..2], 100), Vec::<usize>::new());
