@@ -96,4 +96,18 @@ mod tests {
         file.write_all_at(&[0xff; BREADCRUMB_BYTES], 0).unwrap();
         assert_eq!(read(&file), Traces::default());
     }
+
+    #[test]
+    fn who_had_to_be_stopped_with_the_worker_is_blamed_whatever_runs_beside_it() {
+        let file = tempfile::tempfile().unwrap();
+        let breadcrumb = Breadcrumb::map(&file).unwrap();
+        breadcrumb.mark(0, "uid-neighbour");
+        breadcrumb.mark(1, "uid-stuck");
+        breadcrumb.blame(1);
+        assert_eq!(read(&file).blamed, ["uid-stuck"]);
+        // It came free after all, before the worker ended.
+        breadcrumb.mark(1, "");
+        breadcrumb.mark(1, "uid-next");
+        assert_eq!(read(&file).blamed, ["uid-stuck"]);
+    }
 }
