@@ -161,3 +161,19 @@ async fn greedy_functions_cannot_use_up_the_memory_of_the_process() {
         worker.resident_bytes()
     );
 }
+
+#[tokio::test]
+async fn an_idle_instance_gives_back_what_it_used() {
+    let source = "export default { fetch() {
+        const list = [];
+        while (list.length < 40) list.push(new Array(1 << 18).fill(list.length + 0.5));
+        return new Response(`${list.length}`);
+    } }";
+    let worker = worker().function("large", source).start().await;
+    assert_eq!(worker.get("large", "/").await.text().await, "40");
+    eventually("the instance has given memory back", async || {
+        worker.resident_bytes() < 100 << 20
+    })
+    .await;
+    assert_eq!(instances(&worker).await, 1);
+}

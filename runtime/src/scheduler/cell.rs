@@ -9,7 +9,7 @@
 //! thread's other tasks run.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ pub(super) struct Cell {
     revision: Arc<Revision>,
     /// After the last entry.
     heap_bytes: AtomicUsize,
+    /// Nothing ran since its memory was given back.
+    is_compact: AtomicBool,
 }
 
 /// What an instance is at.
@@ -121,6 +123,7 @@ impl Cell {
             state: Arc::new(Mutex::new(State::new())),
             revision: Arc::clone(revision),
             heap_bytes: AtomicUsize::new(0),
+            is_compact: AtomicBool::new(false),
         });
         revision.services.metrics.instances(1);
         revision.services.instances.fetch_add(1, Ordering::Relaxed);
@@ -364,6 +367,7 @@ impl Cell {
     ) -> Option<Box<Instance>> {
         let revision = &self.revision;
         self.heap_bytes.store(outcome.heap_bytes, Ordering::Relaxed);
+        self.is_compact.store(false, Ordering::Relaxed);
         revision
             .services
             .metrics
@@ -432,6 +436,25 @@ impl Cell {
         slot.queue.extend(orphans.into_iter().map(Event::Orphan));
         drop(slot);
         Some(instance)
+    }
+
+    /// Has an instance that is idle give back memory that it does not need; once between two entries.
+    pub(super) fn compact(self: &Arc<Self>) {
+        if self.is_compact.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let Some(mut instance) = lock(&self.slot).instance.take() else {
+            return;
+        };
+        let bytes = instance.compact();
+        self.heap_bytes.store(bytes, Ordering::Relaxed);
+        let mut slot = lock(&self.slot);
+        if slot.queue.is_empty() {
+            slot.instance = Some(instance);
+        } else {
+            drop(slot);
+            self.drain(instance);
+        }
     }
 
     /// What the instance used after the last entry, in bytes.

@@ -18,6 +18,10 @@ const MAPPINGS_BESIDE: usize = 4000;
 const DEFAULT_MAX_MAPPINGS: usize = 65_530;
 /// Time without a request after which an instance goes in any case.
 const IDLE: Duration = Duration::from_secs(600);
+/// What an instance must use to be worth a collection; for smaller ones it brings nothing.
+pub(super) const GROWN_BYTES: usize = 4 << 20;
+/// Time without a request after which an instance gives back what memory it does not need.
+pub(super) const QUIET: Duration = Duration::from_secs(5);
 /// Time between two looks.
 pub(super) const TICK: Duration = Duration::from_secs(1);
 

@@ -209,6 +209,19 @@ impl Functions {
             let (revision, cell, _) = &live[index];
             revision.retire(cell);
         }
+        let start = Instant::now();
+        for (_, cell, unused) in &live {
+            if *unused >= eviction::QUIET
+                && cell.bytes() >= eviction::GROWN_BYTES
+                && !cell.is_busy()
+            {
+                cell.compact();
+            }
+            // The next look goes on with it.
+            if start.elapsed() >= eviction::TICK / 4 {
+                break;
+            }
+        }
     }
 
     fn count(&self) {
