@@ -202,14 +202,14 @@ impl Monitor {
             .as_ref()
             .and_then(|running| running.account.clone());
         let function = account.as_deref().map(Account::function);
+        if let Some(stuck) = self.stuck.get() {
+            stuck(slot.index, function);
+        }
         tracing::error!(
             namespace = function.map(|it| it.namespace.as_str()),
             function = function.map(|it| it.name.as_str()),
             "JavaScript does not end on request: the worker is replaced"
         );
-        if let Some(stuck) = self.stuck.get() {
-            stuck(slot.index, function);
-        }
     }
 }
 
