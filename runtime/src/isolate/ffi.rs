@@ -13,7 +13,6 @@ use super::{ffi_crash, ffi_interrupt};
 use crate::control::BREADCRUMB_BYTES;
 use crate::limits::cpu;
 use crate::limits::heap::HeapBudget;
-use crate::web::host::{Host, HostSlot};
 
 /// Takes ownership of a file descriptor that the parent process passed down by number.
 pub fn inherited_fd(number: i32) -> std::io::Result<OwnedFd> {
@@ -29,16 +28,13 @@ pub fn inherited_fd(number: i32) -> std::io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Makes an isolate usable from any thread, with its host in place.
+/// Makes an isolate usable from any thread.
 ///
-/// Everything attached to the isolate is attached here or in `instance`: the host (`Send` by this function's bound), the
-/// heap budget, the module table and list of rejections (`modules`: maps of `v8::Global`, which are `Send`), and callbacks that are
-/// plain functions. The allocator's budget is an `Arc` of atomics, the external references and snapshot are static.
-pub(super) fn share<H: Host + Send>(
-    mut isolate: v8::OwnedIsolate,
-    host: H,
-) -> Result<v8::SharedIsolate, String> {
-    isolate.set_slot(HostSlot(Box::new(host)));
+/// Everything attached to the isolate is attached in `generic` or later in `instance`: the host (`Send` by the bound of
+/// `Instance::start`), the heap budget, the module table and list of rejections (`modules`: maps of `v8::Global`, which are
+/// `Send`), and callbacks that are plain functions. The allocator's budget is an `Arc` of atomics, the external references
+/// and snapshot are static.
+pub(super) fn share(isolate: v8::OwnedIsolate) -> Result<v8::SharedIsolate, String> {
     // SAFETY: all attached state is `Send`, as listed above; the isolate is on the thread that made it, because
     // `OwnedIsolate` is not `Send`; no reference from `Global::open` exists, because nothing here opens one.
     unsafe { isolate.try_into_shared() }.map_err(|error| error.to_string())
@@ -158,7 +154,9 @@ unsafe extern "C" fn after_collection(
 
 fn is_over(isolate: &mut v8::Isolate, budget: &HeapBudget) -> bool {
     let statistics = isolate.get_heap_statistics();
+    budget.note_heap(statistics.total_heap_size());
     statistics.used_heap_size() + statistics.external_memory() > budget.limit_bytes()
+        || budget.is_too_greedy()
 }
 
 /// What the near-limit callback needs.
@@ -239,6 +237,30 @@ unsafe extern "C" fn free(budget: &HeapBudget, memory: *mut c_void, bytes: usize
 unsafe extern "C" fn drop_allocator(budget: *const HeapBudget) {
     // SAFETY: `metered_allocator` made it with `Arc::into_raw`; V8 drops its allocator once.
     drop(unsafe { Arc::from_raw(budget) });
+}
+
+/// A string of text that instances share with the bundle, where it is ASCII; else a copy.
+pub(super) fn shared_text<'s>(
+    scope: &v8::PinScope<'s, '_>,
+    text: &Arc<str>,
+) -> Option<v8::Local<'s, v8::String>> {
+    let bytes = text.len();
+    if !text.is_ascii() || !(1..=v8::String::MAX_LENGTH).contains(&bytes) {
+        return v8::String::new(scope, text);
+    }
+    let raw = Arc::into_raw(Arc::clone(text)).cast::<u8>();
+    // SAFETY: ASCII is Latin-1; V8 only reads it, and owns one count of the text, which `drop_shared_text` gives back with
+    // the same pointer and length.
+    unsafe {
+        v8::String::new_external_onebyte_raw(scope, raw.cast_mut().cast(), bytes, drop_shared_text)
+    }
+}
+
+/// V8 calls this on any thread that collects or takes down the isolate, once for each string of `shared_text`.
+unsafe extern "C" fn drop_shared_text(text: *mut std::ffi::c_char, bytes: usize) {
+    let text = std::ptr::slice_from_raw_parts(text.cast::<u8>(), bytes) as *const str;
+    // SAFETY: pointer and length come from `Arc::into_raw` of an `Arc<str>`.
+    drop(unsafe { Arc::from_raw(text) });
 }
 
 /// The natives of the Web API layer, to which the snapshot refers by their place in this list.

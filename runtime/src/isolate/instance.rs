@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use isolet_crds::bundle::Bundle;
+use isolet_crds::bundle::{Bundle, Manifest, ModuleEntry};
 
-use super::ffi::{self, Breadcrumb, HeapWatch, Interrupter};
-use super::snapshot::Snapshot;
-use super::{Positions, modules, platform};
+use super::code::{CodeCache, Stage};
+use super::ffi::{self, Breadcrumb};
+use super::generic::Generic;
+use super::{Blank, Positions, modules, platform};
 use crate::control::LoadError;
 use crate::limits::cpu::{CpuGuard, Ended, Terms};
 use crate::limits::heap::HeapBudget;
-use crate::web::host::{Completion, CompletionId, Exception, Host, RequestId, StreamId};
+use crate::web::host::{Completion, CompletionId, Exception, Host, HostSlot, RequestId, StreamId};
 use crate::web::{self, EntryError, Entrypoints, RequestHead, StartError};
 
 /// CPU time that a revision's top level may use.
@@ -22,10 +23,11 @@ const MAX_REJECTIONS: usize = 16;
 /// What instances of one revision are made from.
 #[derive(Debug)]
 pub struct Blueprint {
-    /// The Web API layer.
-    pub snapshot: Snapshot,
-    /// Code and limits.
-    pub bundle: Bundle,
+    /// Names, limits, settings.
+    pub manifest: Manifest,
+    /// Of the manifest's modules, in the same order.
+    contents: Vec<Content>,
+    code: CodeCache,
     /// `env`, secrets included.
     pub env: Vec<(String, String)>,
     /// Source maps of the bundle.
@@ -34,16 +36,31 @@ pub struct Blueprint {
     pub breadcrumb: Option<Arc<Breadcrumb>>,
 }
 
+/// What a module consists of.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// UTF-8, which instances share where they can.
+    Text(Arc<str>),
+    /// Anything else.
+    Bytes(Vec<u8>),
+}
+
 /// A live isolate. Whoever owns it may enter it; it may move between threads.
 pub struct Instance {
-    // In this order: handles go before the isolate, what its callbacks point at goes after it.
-    entrypoints: Entrypoints,
-    context: v8::Global<v8::Context>,
-    shared: v8::SharedIsolate,
-    _watch: Box<HeapWatch>,
-    interrupter: Interrupter,
-    budget: Arc<HeapBudget>,
+    isolate: Generic,
     blueprint: Arc<Blueprint>,
+    start_cpu: Duration,
+    code_use: CodeUse,
+    has_served: bool,
+}
+
+/// Modules of a start for which there was compiled code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeUse {
+    /// V8 took it.
+    pub accepted: u32,
+    /// V8 refused it.
+    pub refused: u32,
 }
 
 /// What JavaScript is entered for.
@@ -98,7 +115,7 @@ pub enum End {
 pub struct Outcome {
     /// CPU time that it used.
     pub cpu: Duration,
-    /// Size of V8's heap after it, in bytes.
+    /// What the instance uses after it, in bytes.
     pub heap_bytes: usize,
     /// How it ended.
     pub end: End,
@@ -108,45 +125,30 @@ pub struct Outcome {
 
 /// Promises rejected without a handler, in the isolate's slot; nothing while no entry runs.
 #[derive(Default)]
-struct Rejections(Vec<(v8::Global<v8::Promise>, v8::Global<v8::Value>)>);
+pub(super) struct Rejections(Vec<(v8::Global<v8::Promise>, v8::Global<v8::Value>)>);
 
 impl Instance {
-    /// Makes an isolate, loads the bundle's modules and runs their top level.
+    /// Binds an isolate to a revision: loads the bundle's modules and runs their top level.
     pub fn start<H: Host + Send>(
         blueprint: &Arc<Blueprint>,
-        host: H,
-        budget: Arc<HeapBudget>,
+        blank: Blank,
+        host: impl FnOnce(&Arc<HeapBudget>) -> H,
     ) -> Result<Self, LoadError> {
         let internal = |problem: String| blueprint.positions.load_error(&problem, None);
-        let params = v8::CreateParams::default()
-            .snapshot_blob(blueprint.snapshot.data())
-            .external_references(ffi::external_references().into())
-            .heap_limits(0, ffi::hard_limit_bytes(&budget))
-            .array_buffer_allocator(ffi::metered_allocator(&budget))
-            .allow_atomics_wait(false);
-        let mut isolate = v8::Isolate::new(params);
-        isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
-        isolate.set_promise_reject_callback(on_reject);
-        isolate.set_slot(Rejections::default());
-        modules::install(&mut isolate);
-        let watch = ffi::watch_heap(&mut isolate, &budget);
-        let interrupter = Interrupter::new(isolate.thread_safe_handle());
-        let shared = ffi::share(isolate, host).map_err(internal)?;
-
-        let mut locker = shared.lock();
-        let guard = CpuGuard::enter(interrupter.clone(), START_CPU);
+        let isolate = blank.0;
+        let budget = &isolate.budget;
+        let mut locker = isolate.shared.lock();
+        locker.set_slot(HostSlot(Box::new(host(budget))));
+        let guard = CpuGuard::enter(isolate.interrupter.clone(), START_CPU);
         blueprint.mark(&guard, true);
         let loaded = {
-            v8::scope!(let scope, &mut *locker);
-            let context = v8::Context::new(scope, v8::ContextOptions::default());
-            context.set_allow_generation_from_strings(false);
-            let scope = &mut v8::ContextScope::new(scope, context);
-            load(scope, blueprint).map(|entrypoints| (entrypoints, v8::Global::new(scope, context)))
+            v8::scope_with_context!(scope, &mut *locker, &isolate.context);
+            load(scope, &isolate.entrypoints, blueprint)
         };
         let over = ffi::measure_heap(&mut locker);
         blueprint.mark(&guard, false);
-        let exhausted = guard.finish().exhausted;
-        interrupter.resume();
+        let used = guard.finish();
+        isolate.interrupter.resume();
         drop(locker);
 
         if over {
@@ -155,31 +157,30 @@ impl Instance {
                 "the module's top level uses more memory than limits.memory allows ({limit} MiB): move work into the handler, or raise the limit"
             )));
         }
-        if exhausted {
+        if used.exhausted {
             return Err(internal(format!(
                 "the module's top level used more than {} ms of CPU time: move work into the handler",
                 START_CPU.as_millis()
             )));
         }
-        let (entrypoints, context) = loaded?;
+        let code_use = loaded?;
         Ok(Self {
-            entrypoints,
-            context,
-            shared,
-            _watch: watch,
-            interrupter,
-            budget,
+            isolate,
             blueprint: Arc::clone(blueprint),
+            start_cpu: used.time,
+            code_use,
+            has_served: false,
         })
     }
 
     /// Runs JavaScript for one event, and all microtasks that follow from it.
     pub fn run(&mut self, entry: Entry, terms: Terms) -> Outcome {
-        let mut locker = self.shared.lock();
-        let guard = CpuGuard::enter_for(self.interrupter.clone(), terms);
+        let isolate = &self.isolate;
+        let mut locker = isolate.shared.lock();
+        let guard = CpuGuard::enter_for(isolate.interrupter.clone(), terms);
         self.blueprint.mark(&guard, true);
         let (result, rejections) = {
-            v8::scope_with_context!(scope, &mut *locker, &self.context);
+            v8::scope_with_context!(scope, &mut *locker, &isolate.context);
             let request = v8::Integer::new_from_unsigned(scope, entry.request().0);
             scope.set_continuation_preserved_embedder_data(request.into());
             let result = match entry {
@@ -187,12 +188,15 @@ impl Instance {
                     request,
                     head,
                     body,
-                } => self.entrypoints.dispatch(scope, request, &head, body),
+                } => isolate.entrypoints.dispatch(scope, request, &head, body),
                 Entry::Complete { id, completion, .. } => {
-                    self.entrypoints.complete(scope, id, completion)
+                    isolate.entrypoints.complete(scope, id, completion)
                 }
-                Entry::Abort { request, reason } => self.entrypoints.abort(scope, request, &reason),
+                Entry::Abort { request, reason } => {
+                    isolate.entrypoints.abort(scope, request, &reason)
+                }
             };
+            self.has_served = true;
             if !matches!(result, Err(EntryError::Terminated)) {
                 scope.perform_microtask_checkpoint();
             }
@@ -200,7 +204,6 @@ impl Instance {
         };
         platform::run_foreground_tasks(&locker);
         let over = ffi::measure_heap(&mut locker);
-        let heap_bytes = locker.get_heap_statistics().total_heap_size();
         self.blueprint.mark(&guard, false);
         let used = guard.finish();
         let end = match result {
@@ -213,19 +216,71 @@ impl Instance {
             Err(EntryError::Exception(exception)) => End::Failed(exception),
         };
         if used.exhausted || over {
-            self.interrupter.resume();
+            isolate.interrupter.resume();
         }
         Outcome {
             cpu: used.time,
-            heap_bytes,
+            heap_bytes: isolate.budget.bytes(),
             end,
             rejections,
         }
     }
 
+    /// Keeps what this instance has compiled, for the revision's next instance. Takes milliseconds.
+    pub fn leave_code(&mut self) {
+        let stage = if self.has_served {
+            Stage::Served
+        } else {
+            Stage::Started
+        };
+        let code = &self.blueprint.code;
+        if self.isolate.budget.is_exceeded() || !code.wants(stage) {
+            return;
+        }
+        let mut locker = self.isolate.shared.lock();
+        v8::scope_with_context!(scope, &mut *locker, &self.isolate.context);
+        code.keep(stage, modules::compiled(scope, &self.blueprint));
+    }
+
+    /// Collects garbage and gives free memory back; says what it uses after that, in bytes. Takes milliseconds.
+    pub fn compact(&mut self) -> usize {
+        let mut locker = self.isolate.shared.lock();
+        locker.low_memory_notification();
+        platform::run_foreground_tasks(&locker);
+        let heap_bytes = locker.get_heap_statistics().total_heap_size();
+        self.isolate.budget.note_heap(heap_bytes);
+        self.isolate.budget.bytes()
+    }
+
+    /// What compiled code its start used.
+    pub fn code_use(&self) -> CodeUse {
+        self.code_use
+    }
+
+    /// CPU time that its start took, from the first module to the last line of the top level.
+    pub fn start_cpu(&self) -> Duration {
+        self.start_cpu
+    }
+
     /// The memory of this instance.
     pub fn budget(&self) -> &Arc<HeapBudget> {
-        &self.budget
+        &self.isolate.budget
+    }
+}
+
+impl Content {
+    fn of(bytes: Vec<u8>) -> Self {
+        match String::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.into()),
+            Err(error) => Self::Bytes(error.into_bytes()),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
     }
 }
 
@@ -247,10 +302,35 @@ impl std::fmt::Debug for Instance {
 }
 
 impl Blueprint {
+    /// Code, limits, and `env` with the values of secrets.
+    pub fn new(
+        mut bundle: Bundle,
+        env: Vec<(String, String)>,
+        breadcrumb: Option<Arc<Breadcrumb>>,
+    ) -> Self {
+        let contents = std::mem::take(&mut bundle.contents);
+        Self {
+            positions: Positions::of(&bundle),
+            manifest: bundle.manifest,
+            contents: contents.into_iter().map(Content::of).collect(),
+            code: CodeCache::default(),
+            env,
+            breadcrumb,
+        }
+    }
+
+    pub(super) fn modules(&self) -> impl Iterator<Item = (&ModuleEntry, &Content)> {
+        self.manifest.modules.iter().zip(&self.contents)
+    }
+
+    pub(super) fn code(&self) -> &CodeCache {
+        &self.code
+    }
+
     fn mark(&self, guard: &CpuGuard, inside: bool) {
         if let Some(breadcrumb) = &self.breadcrumb {
             let uid = if inside {
-                self.bundle.manifest.function.uid.as_str()
+                self.manifest.function.uid.as_str()
             } else {
                 ""
             };
@@ -260,21 +340,24 @@ impl Blueprint {
 }
 
 /// Runs the top level of the main module and keeps its default export.
-fn load(scope: &mut v8::PinScope<'_, '_>, blueprint: &Blueprint) -> Result<Entrypoints, LoadError> {
+fn load(
+    scope: &mut v8::PinScope<'_, '_>,
+    entrypoints: &Entrypoints,
+    blueprint: &Blueprint,
+) -> Result<CodeUse, LoadError> {
     let positions = &blueprint.positions;
     let thrown =
         |exception: Exception| positions.load_error(&exception.message, thrown_at(&exception));
-    let entrypoints = Entrypoints::load(scope).map_err(thrown)?;
-    let main = modules::link(scope, &blueprint.bundle, positions)?;
+    let (main, code_use) = modules::link(scope, blueprint)?;
     evaluate(scope, main, positions)?;
     let env: Vec<(&str, &str)> = blueprint
         .env
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
-    let main_path = blueprint.bundle.manifest.main.as_str();
+    let main_path = blueprint.manifest.main.as_str();
     match entrypoints.start(scope, main.get_module_namespace(), &env) {
-        Ok(()) => Ok(entrypoints),
+        Ok(()) => Ok(code_use),
         Err(StartError::NoHandler(problem)) => {
             Err(positions.load_error(&format!("{main_path}: {problem}"), None))
         }
@@ -344,7 +427,7 @@ fn take_rejections(scope: &mut v8::PinScope<'_, '_>) -> Vec<Exception> {
 }
 
 /// V8 calls this inside an entry, when a promise is rejected without a handler and when it gets one after that.
-extern "C" fn on_reject(message: v8::PromiseRejectMessage<'_>) {
+pub(super) extern "C" fn on_reject(message: v8::PromiseRejectMessage<'_>) {
     v8::callback_scope!(unsafe scope, &message);
     let promise = v8::Global::new(scope, message.get_promise());
     let reason = message

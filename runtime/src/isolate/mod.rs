@@ -3,7 +3,10 @@
 //! ```text
 //! platform    flags and initialisation, once, before any thread is made
 //! snapshot    the Web API layer, made in a helper process, read by the worker
-//! instance    one live isolate: made, entered for one event at a time, thrown away
+//! generic     an isolate that belongs to no revision yet
+//! pool        such isolates, made in advance
+//! instance    one live isolate: bound to a revision, entered for one event at a time, thrown away
+//! code        what instances of one revision share: texts, compiled code
 //! modules     a bundle's modules: compile, link, evaluate, import()
 //! wasm        bounds of modules' memories
 //! positions   from emitted code to what the user wrote
@@ -13,16 +16,20 @@
 //! There is one entry model: every isolate is shared (`v8::SharedIsolate`) and entered through its lock by whoever owns
 //! the [`Instance`]; nobody waits for that lock, because an instance has one owner at a time.
 
+mod code;
 pub mod ffi;
 mod ffi_crash;
 mod ffi_interrupt;
+mod generic;
 mod instance;
 mod modules;
 pub mod platform;
+pub mod pool;
 pub mod positions;
 pub mod snapshot;
 mod wasm;
 
 pub use ffi::{Breadcrumb, Interrupter, ThreadClock};
-pub use instance::{Blueprint, End, Entry, Instance, Outcome};
+pub use instance::{Blueprint, CodeUse, End, Entry, Instance, Outcome};
+pub use pool::{Blank, Pool};
 pub use positions::Positions;

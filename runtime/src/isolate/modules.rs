@@ -5,11 +5,13 @@
 
 use std::collections::HashMap;
 
-use isolet_crds::bundle::{Bundle, ModuleEntry, ModuleKind};
+use isolet_crds::bundle::{ModuleEntry, ModuleKind};
 use isolet_crds::resolve::resolve;
 
-use super::Positions;
+use super::code::CodeCache;
+use super::instance::{CodeUse, Content};
 use super::wasm::bound_memory;
+use super::{Blueprint, Positions, ffi};
 use crate::control::LoadError;
 
 type Scope<'s, 'i> = v8::PinScope<'s, 'i>;
@@ -40,18 +42,18 @@ pub(super) fn install(isolate: &mut v8::Isolate) {
 /// Compiles every module, checks every import, and links the main one.
 pub(super) fn link<'s>(
     scope: &mut Scope<'s, '_>,
-    bundle: &Bundle,
-    positions: &Positions,
-) -> Result<v8::Local<'s, v8::Module>, LoadError> {
+    blueprint: &Blueprint,
+) -> Result<(v8::Local<'s, v8::Module>, CodeUse), LoadError> {
+    let positions = &blueprint.positions;
+    let mut code_use = CodeUse::default();
     set_compiling(scope, true);
-    let compiled = bundle.modules().try_for_each(|(entry, content)| {
-        let limit_bytes = bundle.manifest.limits.memory_bytes as usize;
-        add(scope, entry, content, limit_bytes, positions)
-    });
+    let compiled = blueprint
+        .modules()
+        .try_for_each(|(entry, content)| add(scope, entry, content, blueprint, &mut code_use));
     set_compiling(scope, false);
     compiled?;
-    check_imports(scope, bundle, positions)?;
-    let path = &bundle.manifest.main;
+    check_imports(scope, blueprint)?;
+    let path = &blueprint.manifest.main;
     let main = module(scope, path).ok_or_else(|| {
         positions.load_error(
             &format!("spec.main names {path}, which is not among the function's modules"),
@@ -60,7 +62,7 @@ pub(super) fn link<'s>(
     })?;
     v8::tc_scope!(let scope, scope);
     match main.instantiate_module(scope, resolve_import) {
-        Some(true) => Ok(main),
+        Some(true) => Ok((main, code_use)),
         _ => Err(caught(scope, positions)),
     }
 }
@@ -111,14 +113,17 @@ pub(super) fn place(scope: &Scope<'_, '_>, message: v8::Local<'_, v8::Message>) 
 fn add(
     scope: &mut Scope<'_, '_>,
     entry: &ModuleEntry,
-    content: &[u8],
-    limit_bytes: usize,
-    positions: &Positions,
+    content: &Content,
+    blueprint: &Blueprint,
+    code_use: &mut CodeUse,
 ) -> Result<(), LoadError> {
+    let positions = &blueprint.positions;
     let refuse = |problem: &str| positions.load_error(problem, Some((&entry.path, 1, 1)));
     let text = |scope: &mut Scope<'_, '_>| {
-        let text = std::str::from_utf8(content).map_err(|_| refuse("the module is not UTF-8"))?;
-        let text = v8::String::new(scope, text).ok_or_else(|| refuse("the module is too long"))?;
+        let Content::Text(text) = content else {
+            return Err(refuse("the module is not UTF-8"));
+        };
+        let text = ffi::shared_text(scope, text).ok_or_else(|| refuse("the module is too long"))?;
         Ok(v8::Global::new(scope, text))
     };
     v8::tc_scope!(let scope, scope);
@@ -126,14 +131,16 @@ fn add(
         ModuleKind::JavaScript => {
             let source = text(scope)?;
             let source = v8::Local::new(scope, source);
-            let Some(module) = compile(scope, &entry.path, source) else {
+            let code = blueprint.code();
+            let Some(module) = compile(scope, &entry.path, source, code, code_use) else {
                 return Err(caught(scope, positions));
             };
             (module, None)
         }
         ModuleKind::WebAssembly => {
-            let bounded =
-                bound_memory(content, limit_bytes).map_err(|error| refuse(&error.to_string()))?;
+            let limit_bytes = blueprint.manifest.limits.memory_bytes as usize;
+            let bounded = bound_memory(content.bytes(), limit_bytes)
+                .map_err(|error| refuse(&error.to_string()))?;
             let Some(module) = v8::WasmModuleObject::compile(scope, &bounded.module) else {
                 let error = caught(scope, positions);
                 return Err(refuse(&error.message));
@@ -174,7 +181,13 @@ fn compile<'s>(
     scope: &Scope<'s, '_>,
     path: &str,
     source: v8::Local<'s, v8::String>,
+    code: &CodeCache,
+    code_use: &mut CodeUse,
 ) -> Option<v8::Local<'s, v8::Module>> {
+    use v8::script_compiler::{
+        CachedData, CompileOptions, NoCacheReason, Source, compile_module, compile_module2,
+    };
+
     let name = v8::String::new(scope, path)?;
     let origin = v8::ScriptOrigin::new(
         scope,
@@ -189,8 +202,36 @@ fn compile<'s>(
         true,
         None,
     );
-    let mut source = v8::script_compiler::Source::new(source, Some(&origin));
-    v8::script_compiler::compile_module(scope, &mut source)
+    let Some(compiled) = code.of(path) else {
+        return compile_module(scope, &mut Source::new(source, Some(&origin)));
+    };
+    let compiled = CachedData::new(&compiled);
+    let mut source = Source::new_with_cached_data(source, Some(&origin), compiled);
+    let options = CompileOptions::ConsumeCodeCache;
+    let module = compile_module2(scope, &mut source, options, NoCacheReason::NoReason);
+    if source.get_cached_data().is_none_or(CachedData::rejected) {
+        tracing::debug!(path, "V8 refused what it had compiled before");
+        code.drop_refused(path);
+        code_use.refused += 1;
+    } else {
+        code_use.accepted += 1;
+    }
+    module
+}
+
+/// What V8 has compiled of the modules that are worth it.
+pub(super) fn compiled(scope: &Scope<'_, '_>, blueprint: &Blueprint) -> Vec<(String, Vec<u8>)> {
+    let worth_it = blueprint.modules().filter(|(entry, content)| {
+        entry.kind == ModuleKind::JavaScript && CodeCache::suits(content.bytes())
+    });
+    worth_it
+        .filter_map(|(entry, _)| {
+            let module = module(scope, &entry.path)?;
+            let script = module.get_unbound_module_script(scope);
+            let code = script.create_code_cache()?;
+            Some((entry.path.clone(), code.to_vec()))
+        })
+        .collect()
 }
 
 fn synthetic<'s>(
@@ -205,12 +246,8 @@ fn synthetic<'s>(
 }
 
 /// Every import of every module names a module; the first that does not is the error, where it stands.
-fn check_imports(
-    scope: &Scope<'_, '_>,
-    bundle: &Bundle,
-    positions: &Positions,
-) -> Result<(), LoadError> {
-    for entry in &bundle.manifest.modules {
+fn check_imports(scope: &Scope<'_, '_>, blueprint: &Blueprint) -> Result<(), LoadError> {
+    for entry in &blueprint.manifest.modules {
         let Some(module) = module(scope, &entry.path) else {
             continue;
         };
@@ -230,6 +267,7 @@ fn check_imports(
                 let place = module.source_offset_to_location(request.get_source_offset());
                 let line = place.get_line_number() as u32 + 1;
                 let column = place.get_column_number() as u32 + 1;
+                let positions = &blueprint.positions;
                 return Err(
                     positions.load_error(&error.to_string(), Some((&entry.path, line, column)))
                 );

@@ -9,7 +9,7 @@
 //! thread's other tasks run.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +17,6 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::eviction::MAX_INSTANCES;
 use super::functions::Permit;
 use super::host::InstanceHost;
 use super::inbound::{Inbound, InboundError};
@@ -27,9 +26,8 @@ use super::outbound::Fetched;
 use super::revision::Revision;
 use super::state::{Answer, SharedState, State, ended};
 use crate::control::LoadError;
-use crate::isolate::{End, Entry, Instance, Outcome};
+use crate::isolate::{Blank, End, Entry, Instance, Outcome};
 use crate::limits::cpu::Terms;
-use crate::limits::heap::HeapBudget;
 use crate::limits::wall_clock::WallClock;
 use crate::server::error::RequestError;
 use crate::web::RequestHead;
@@ -56,6 +54,8 @@ pub(super) struct Cell {
     revision: Arc<Revision>,
     /// After the last entry.
     heap_bytes: AtomicUsize,
+    /// Nothing ran since its memory was given back.
+    is_compact: AtomicBool,
 }
 
 /// What an instance is at.
@@ -108,8 +108,11 @@ pub(super) enum Event {
 }
 
 impl Cell {
-    /// Makes an instance. Blocks: compiles and runs the top level.
-    pub(super) fn start(revision: &Arc<Revision>) -> Result<Arc<Self>, LoadError> {
+    /// Makes an instance, of this isolate if there is one. Blocks: compiles and runs the top level.
+    pub(super) fn start(
+        revision: &Arc<Revision>,
+        blank: Option<Blank>,
+    ) -> Result<Arc<Self>, LoadError> {
         let cell = Arc::new(Self {
             slot: Mutex::new(Slot {
                 instance: None,
@@ -120,23 +123,28 @@ impl Cell {
             state: Arc::new(Mutex::new(State::new())),
             revision: Arc::clone(revision),
             heap_bytes: AtomicUsize::new(0),
+            is_compact: AtomicBool::new(false),
         });
         revision.services.metrics.instances(1);
-        let others = revision.services.instances.fetch_add(1, Ordering::Relaxed);
-        if others >= MAX_INSTANCES {
-            let problem = "this runtime pod has as many live instances as it can hold";
-            return Err(revision.blueprint.positions.load_error(problem, None));
-        }
+        revision.services.instances.fetch_add(1, Ordering::Relaxed);
         lock(&cell.state).set_clocks();
-        let limit = usize::try_from(revision.limits().memory_bytes).unwrap_or(usize::MAX);
-        let budget = Arc::new(HeapBudget::new(limit));
-        let host = InstanceHost {
+        revision.services.metrics.started(blank.is_some());
+        let blank = match blank {
+            Some(blank) => blank,
+            None => revision
+                .services
+                .pool
+                .make(revision.memory_bytes())
+                .map_err(|problem| revision.blueprint.positions.load_error(&problem, None))?,
+        };
+        let instance = Instance::start(&revision.blueprint, blank, |budget| InstanceHost {
             state: Arc::clone(&cell.state),
             cell: Arc::downgrade(&cell),
             revision: Arc::clone(revision),
-            budget: Arc::clone(&budget),
-        };
-        let instance = Instance::start(&revision.blueprint, host, budget)?;
+            budget: Arc::clone(budget),
+        })?;
+        revision.started_in(instance.start_cpu());
+        revision.services.metrics.code_used(instance.code_use());
         lock(&cell.slot).instance = Some(Box::new(instance));
         Ok(cell)
     }
@@ -359,6 +367,7 @@ impl Cell {
     ) -> Option<Box<Instance>> {
         let revision = &self.revision;
         self.heap_bytes.store(outcome.heap_bytes, Ordering::Relaxed);
+        self.is_compact.store(false, Ordering::Relaxed);
         revision
             .services
             .metrics
@@ -429,8 +438,27 @@ impl Cell {
         Some(instance)
     }
 
-    /// Size of V8's heap after the last entry, in bytes.
-    pub(super) fn heap_bytes(&self) -> usize {
+    /// Has an instance that is idle give back memory that it does not need; once between two entries.
+    pub(super) fn compact(self: &Arc<Self>) {
+        if self.is_compact.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let Some(mut instance) = lock(&self.slot).instance.take() else {
+            return;
+        };
+        let bytes = instance.compact();
+        self.heap_bytes.store(bytes, Ordering::Relaxed);
+        let mut slot = lock(&self.slot);
+        if slot.queue.is_empty() {
+            slot.instance = Some(instance);
+        } else {
+            drop(slot);
+            self.drain(instance);
+        }
+    }
+
+    /// What the instance used after the last entry, in bytes.
+    pub(super) fn bytes(&self) -> usize {
         self.heap_bytes.load(Ordering::Relaxed)
     }
 
@@ -482,15 +510,19 @@ impl Cell {
 impl Drop for Cell {
     fn drop(&mut self) {
         let instance = lock(&self.slot).instance.take();
-        let services = &self.revision.services;
-        services.metrics.instances(-1);
-        services.instances.fetch_sub(1, Ordering::Relaxed);
-        if let Some(instance) = instance {
-            self.revision
-                .services
-                .runtime
-                .spawn_blocking(move || drop(instance));
-        }
+        let services = Arc::clone(&self.revision.services);
+        let count = move || {
+            services.metrics.instances(-1);
+            services.instances.fetch_sub(1, Ordering::Relaxed);
+        };
+        let Some(mut instance) = instance else {
+            return count();
+        };
+        self.revision.services.runtime.spawn_blocking(move || {
+            instance.leave_code();
+            drop(instance);
+            count();
+        });
     }
 }
 

@@ -2,18 +2,26 @@
 //!
 //! All isolates of the process share V8's 4 GiB pointer cage, and an isolate takes about 13 memory mappings of the 65,530
 //! that a process may have: V8 aborts the process where either is used up. So the coldest idle instances go before that;
-//! their next request makes new ones.
+//! their next request makes new ones. The thread that has them go looks each second, and at once when memory becomes tight.
 
 use std::time::Duration;
 
-/// Instances that the process holds at most: what is past it cannot start.
-pub(super) const MAX_INSTANCES: usize = 2500;
-/// Instances above which the coldest go.
-const EASY_INSTANCES: usize = 2000;
-/// Heap of all instances above which the coldest go.
-const EASY_HEAP_BYTES: usize = 2 << 30;
+use crate::limits::memory;
+
+/// Instances that the process holds at most, however many mappings it may have.
+const MAX_INSTANCES: usize = 4500;
+/// Memory mappings of one isolate: 13.3 measured, and those of what it runs.
+const MAPPINGS_EACH: usize = 14;
+/// Memory mappings of everything else, the pool included.
+const MAPPINGS_BESIDE: usize = 4000;
+/// What the kernel allows unless told otherwise.
+const DEFAULT_MAX_MAPPINGS: usize = 65_530;
 /// Time without a request after which an instance goes in any case.
 const IDLE: Duration = Duration::from_secs(600);
+/// What an instance must use to be worth a collection; for smaller ones it brings nothing.
+pub(super) const GROWN_BYTES: usize = 4 << 20;
+/// Time without a request after which an instance gives back what memory it does not need.
+pub(super) const QUIET: Duration = Duration::from_secs(5);
 /// Time between two looks.
 pub(super) const TICK: Duration = Duration::from_secs(1);
 
@@ -22,27 +30,48 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 pub(super) struct Candidate {
     /// Since its last request began.
     pub(super) unused: Duration,
-    pub(super) heap_bytes: usize,
+    pub(super) bytes: usize,
     /// Requests are under way.
     pub(super) busy: bool,
 }
 
-/// Indices of the instances that go.
-pub(super) fn victims(candidates: &[Candidate]) -> Vec<usize> {
+/// How many isolates the process can hold, by the kernel's limit of its mappings. To be asked before the process is locked
+/// down: it reads a file.
+pub fn max_instances() -> usize {
+    let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(DEFAULT_MAX_MAPPINGS);
+    by_mappings(mappings)
+}
+
+fn by_mappings(mappings: usize) -> usize {
+    (mappings.saturating_sub(MAPPINGS_BESIDE) / MAPPINGS_EACH).clamp(1, MAX_INSTANCES)
+}
+
+/// From this number of isolates on the coldest go.
+pub(super) fn easy_instances(max_instances: usize) -> usize {
+    max_instances - max_instances / 8
+}
+
+/// Indices of the instances that go. Once there are too many, or memory is tight, more go than must, so that the next
+/// start does not begin it all again.
+pub(super) fn victims(candidates: &[Candidate], max_instances: usize) -> Vec<usize> {
+    let most = |now: usize, easy: usize| if now > easy { easy - easy / 16 } else { easy };
     let mut idle: Vec<usize> = (0..candidates.len())
         .filter(|index| !candidates[*index].busy)
         .collect();
     idle.sort_by_key(|index| std::cmp::Reverse(candidates[*index].unused));
     let mut instances = candidates.len();
-    let mut heap_bytes: usize = candidates.iter().map(|it| it.heap_bytes).sum();
+    let mut bytes: usize = candidates.iter().map(|it| it.bytes).sum();
+    let most_instances = most(instances, easy_instances(max_instances));
+    let most_bytes = most(bytes, memory::EASY_BYTES);
     idle.into_iter()
         .take_while(|index| {
             let candidate = candidates[*index];
-            let goes = candidate.unused >= IDLE
-                || instances > EASY_INSTANCES
-                || heap_bytes > EASY_HEAP_BYTES;
+            let goes = candidate.unused >= IDLE || instances > most_instances || bytes > most_bytes;
             instances -= 1;
-            heap_bytes -= candidate.heap_bytes;
+            bytes -= candidate.bytes;
             goes
         })
         .collect()
@@ -55,7 +84,7 @@ mod tests {
     fn candidate(unused_s: u64, heap_mib: usize, busy: bool) -> Candidate {
         Candidate {
             unused: Duration::from_secs(unused_s),
-            heap_bytes: heap_mib << 20,
+            bytes: heap_mib << 20,
             busy,
         }
     }
@@ -63,17 +92,24 @@ mod tests {
     #[test]
     fn the_coldest_go_until_the_rest_fits() {
         let large = [
-            candidate(1, 1000, false),
-            candidate(3, 1000, false),
-            candidate(9, 1000, true),
-            candidate(2, 1000, false),
+            candidate(1, 950, false),
+            candidate(3, 950, false),
+            candidate(9, 950, true),
+            candidate(2, 950, false),
         ];
-        assert_eq!(victims(&large), [1, 3]);
-        assert_eq!(victims(&large[..2]), Vec::<usize>::new());
-        let many: Vec<_> = (0..EASY_INSTANCES as u64 + 2)
-            .map(|unused| candidate(unused.min(500), 0, false))
-            .collect();
-        assert_eq!(victims(&many).len(), 2);
+        assert_eq!(victims(&large, 100), [1, 3]);
+        assert_eq!(victims(&large[..2], 100), Vec::<usize>::new());
+        let many: Vec<_> = (0..90).map(|unused| candidate(unused, 0, false)).collect();
+        assert_eq!(victims(&many, 100), [89, 88, 87, 86, 85, 84, 83]);
+        assert_eq!(victims(&many[..88], 100), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn isolates_are_bounded_by_the_mappings_that_the_kernel_allows() {
+        assert_eq!(by_mappings(65_530), 4395);
+        assert_eq!(by_mappings(11_000), 500);
+        assert_eq!(by_mappings(0), 1);
+        assert_eq!(by_mappings(1 << 30), MAX_INSTANCES);
     }
 
     #[test]
@@ -83,7 +119,7 @@ mod tests {
             candidate(700, 1, true),
             candidate(599, 1, false),
         ];
-        assert_eq!(victims(&some), [0]);
-        assert_eq!(victims(&[]), Vec::<usize>::new());
+        assert_eq!(victims(&some, 100), [0]);
+        assert_eq!(victims(&[], 100), Vec::<usize>::new());
     }
 }

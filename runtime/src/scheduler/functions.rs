@@ -17,8 +17,9 @@ use super::revision::Revision;
 use super::state::Answer;
 use super::{Services, lock};
 use crate::control::{LoadError, Loaded};
-use crate::isolate::{Blueprint, Positions};
+use crate::isolate::Blueprint;
 use crate::limits::body::BodyLimit;
+use crate::limits::memory;
 use crate::limits::wall_clock::WallClock;
 use crate::router::Router;
 use crate::server::error::RequestError;
@@ -103,7 +104,7 @@ impl Functions {
         let loaded = Loaded {
             revision: revision.name.clone(),
         };
-        let routes = revision.blueprint.bundle.manifest.routes.clone();
+        let routes = revision.blueprint.manifest.routes.clone();
         *lock(&function.revision) = Some(revision);
         let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
         router.insert(&identity, &routes, Arc::clone(&function));
@@ -152,16 +153,11 @@ impl Functions {
         let mut env = bundle.manifest.env.clone();
         env.extend(secrets.values);
         let is_tried = !bundle.manifest.suspend && !checked;
-        let blueprint = Blueprint {
-            snapshot: self.services.snapshot,
-            positions: Positions::of(&bundle),
-            bundle,
-            env: env.into_iter().collect(),
-            breadcrumb: self.services.breadcrumb.clone(),
-        };
+        let env = env.into_iter().collect();
+        let blueprint = Blueprint::new(bundle, env, self.services.breadcrumb.clone());
         let revision = Arc::new(Revision::new(name, blueprint, Arc::clone(&self.services)));
         if is_tried {
-            let cell = revision.start().await?;
+            let cell = revision.start(None).await?;
             if before.is_some_and(|before| before.running().is_some()) {
                 revision.adopt(&cell);
             }
@@ -169,33 +165,61 @@ impl Functions {
         Ok(revision)
     }
 
-    /// Has cold instances go, for as long as the worker lives.
-    pub async fn keep_evicting(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(eviction::TICK).await;
-            let functions: Vec<_> = lock(&self.by_uid).values().cloned().collect();
-            for revision in functions.iter().filter_map(|function| function.revision()) {
-                revision.shrink();
+    /// Has cold instances go, for as long as there are Functions to look at. On a thread of its own: the others may all be
+    /// busy with what uses up the memory.
+    pub fn keep_evicting(self: &Arc<Self>) -> std::io::Result<()> {
+        let functions = Arc::downgrade(self);
+        std::thread::Builder::new()
+            .name("eviction".into())
+            .spawn(move || {
+                loop {
+                    memory::wait_until_tight(eviction::TICK);
+                    let Some(functions) = functions.upgrade() else {
+                        return;
+                    };
+                    functions.evict();
+                }
+            })?;
+        Ok(())
+    }
+
+    fn evict(&self) {
+        self.services.pool.pause(memory::is_full());
+        let functions: Vec<_> = lock(&self.by_uid).values().cloned().collect();
+        for revision in functions.iter().filter_map(|function| function.revision()) {
+            revision.shrink();
+        }
+        let live: Vec<_> = functions
+            .iter()
+            .filter_map(|function| {
+                let revision = function.revision()?;
+                let (cell, unused) = revision.unused()?;
+                Some((revision, cell, unused))
+            })
+            .collect();
+        let candidates: Vec<_> = live
+            .iter()
+            .map(|(_, cell, unused)| eviction::Candidate {
+                unused: *unused,
+                bytes: cell.bytes(),
+                busy: cell.is_busy(),
+            })
+            .collect();
+        for index in eviction::victims(&candidates, self.services.max_instances) {
+            let (revision, cell, _) = &live[index];
+            revision.retire(cell);
+        }
+        let start = Instant::now();
+        for (_, cell, unused) in &live {
+            if *unused >= eviction::QUIET
+                && cell.bytes() >= eviction::GROWN_BYTES
+                && !cell.is_busy()
+            {
+                cell.compact();
             }
-            let live: Vec<_> = functions
-                .iter()
-                .filter_map(|function| {
-                    let revision = function.revision()?;
-                    let (cell, unused) = revision.unused()?;
-                    Some((revision, cell, unused))
-                })
-                .collect();
-            let candidates: Vec<_> = live
-                .iter()
-                .map(|(_, cell, unused)| eviction::Candidate {
-                    unused: *unused,
-                    heap_bytes: cell.heap_bytes(),
-                    busy: cell.is_busy(),
-                })
-                .collect();
-            for index in eviction::victims(&candidates) {
-                let (revision, cell, _) = &live[index];
-                revision.retire(cell);
+            // The next look goes on with it.
+            if start.elapsed() >= eviction::TICK / 4 {
+                break;
             }
         }
     }
@@ -228,7 +252,7 @@ impl Function {
     /// Lets a request in, or says why not.
     pub fn admit(&self) -> Result<Admission, RequestError> {
         let revision = self.revision().ok_or(RequestError::NotFound)?;
-        if revision.blueprint.bundle.manifest.suspend {
+        if revision.blueprint.manifest.suspend {
             return Err(RequestError::Suspended);
         }
         let limits = revision.limits();

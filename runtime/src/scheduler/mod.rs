@@ -25,24 +25,26 @@ pub mod pipe;
 mod revision;
 mod state;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use eviction::max_instances;
 pub use functions::{Admission, Function, Functions};
 pub(crate) use host::decode_value;
 pub use meter::CpuTime;
 pub use outbound::Egress;
 pub use state::Failure;
 
-use crate::isolate::Breadcrumb;
-use crate::isolate::snapshot::Snapshot;
+use crate::isolate::{Breadcrumb, Pool};
 use crate::limits::account::Accounts;
+use crate::limits::memory;
 use crate::worker::metrics::Metrics;
 
 /// What all instances of a worker share.
 #[derive(Debug)]
 pub struct Services {
-    /// The Web API layer.
-    pub snapshot: Snapshot,
+    /// Isolates for starts.
+    pub pool: Arc<Pool>,
     /// Where instances note what runs.
     pub breadcrumb: Option<Arc<Breadcrumb>>,
     /// The way out.
@@ -58,9 +60,22 @@ pub struct Services {
     /// Instances that one revision may have.
     pub most_instances: usize,
     /// Live instances.
-    pub instances: std::sync::atomic::AtomicUsize,
+    pub instances: AtomicUsize,
+    /// Instances that the process can hold, beside the pool.
+    pub max_instances: usize,
     /// For tasks that begin outside any.
     pub runtime: tokio::runtime::Handle,
+}
+
+impl Services {
+    /// Whether another instance may start.
+    fn has_room(&self) -> bool {
+        let instances = self.instances.load(Ordering::Relaxed);
+        if instances > eviction::easy_instances(self.max_instances) {
+            memory::raise_alarm();
+        }
+        instances < self.max_instances && !memory::is_full()
+    }
 }
 
 /// No code panics while it holds one of the scheduler's locks, so poison carries no news.

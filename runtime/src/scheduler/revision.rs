@@ -5,6 +5,7 @@
 //!
 //! Further instances, up to one a thread, are made by requests that find those there stalled, and go when they are idle.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use super::console::Console;
 use super::state::Failure;
 use super::{Services, lock};
 use crate::control::LoadError;
-use crate::isolate::Blueprint;
+use crate::isolate::{Blank, Blueprint};
 use crate::limits::account::Account;
 use crate::server::error::RequestError;
 use crate::web::host::Exception;
@@ -25,6 +26,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Time without a request after which a further instance goes.
 const FURTHER_IDLE: Duration = Duration::from_secs(5);
+/// CPU time of a start that the thread of the request may do itself, where handing it over would take longer.
+const QUICK_CPU: Duration = Duration::from_millis(2);
 
 /// One revision of a Function.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Revision {
     current: Mutex<Current>,
     /// Held by the request that makes the instance.
     starting: tokio::sync::Mutex<Option<FailedStart>>,
+    /// A start is short enough for the thread that needs it.
+    is_quick: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +72,7 @@ struct FailedStart {
 
 impl Revision {
     pub(super) fn new(name: String, blueprint: Blueprint, services: Arc<Services>) -> Self {
-        let identity = &blueprint.bundle.manifest.function;
+        let identity = &blueprint.manifest.function;
         Self {
             account: services.accounts.of(identity),
             console: Console::new(&identity.namespace, &identity.name, &name),
@@ -76,15 +81,16 @@ impl Revision {
             services,
             current: Mutex::default(),
             starting: tokio::sync::Mutex::new(None),
+            is_quick: AtomicBool::new(false),
         }
     }
 
     pub(super) fn identity(&self) -> &FunctionIdentity {
-        &self.blueprint.bundle.manifest.function
+        &self.blueprint.manifest.function
     }
 
     pub(super) fn limits(&self) -> ResolvedLimits {
-        self.blueprint.bundle.manifest.limits
+        self.blueprint.manifest.limits
     }
 
     /// An instance, made now if there is none.
@@ -102,7 +108,10 @@ impl Revision {
         if let Some(failed) = failed.as_ref().filter(|failed| failed.again > now) {
             return Err(start_failed(&failed.error));
         }
-        match self.start().await {
+        if !self.services.has_room() {
+            return Err(RequestError::Overloaded.into());
+        }
+        match self.start_soon().await {
             Ok(cell) => {
                 *failed = None;
                 self.adopt(&cell);
@@ -123,8 +132,19 @@ impl Revision {
         }
     }
 
+    /// Makes an instance for a request that waits: of an isolate of the pool and on this thread, if that is quick.
+    async fn start_soon(self: &Arc<Self>) -> Result<Arc<Cell>, LoadError> {
+        match self.services.pool.take(self.memory_bytes()) {
+            Some(blank) if self.is_quick.load(Ordering::Relaxed) => Cell::start(self, Some(blank)),
+            blank => self.start(blank).await,
+        }
+    }
+
     /// Makes an instance, where it may block.
-    pub(super) async fn start(self: &Arc<Self>) -> Result<Arc<Cell>, LoadError> {
+    pub(super) async fn start(
+        self: &Arc<Self>,
+        blank: Option<Blank>,
+    ) -> Result<Arc<Cell>, LoadError> {
         let ended = |_| LoadError {
             message: "the worker is ending".into(),
             file: None,
@@ -136,11 +156,20 @@ impl Revision {
         let cell = self
             .services
             .runtime
-            .spawn_blocking(move || Cell::start(&revision))
+            .spawn_blocking(move || Cell::start(&revision, blank))
             .await
             .map_err(ended)?;
         drop(permit);
         cell
+    }
+
+    /// Notes how long a start took.
+    pub(super) fn started_in(&self, cpu: Duration) {
+        self.is_quick.store(cpu <= QUICK_CPU, Ordering::Relaxed);
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        usize::try_from(self.limits().memory_bytes).unwrap_or(usize::MAX)
     }
 
     /// Has an instance serve this revision, unless another revision serves by now.
@@ -181,8 +210,11 @@ impl Revision {
 
     /// Makes a further instance, unless one is being made or this fails, which is no news: the one there goes on.
     async fn another(self: &Arc<Self>) -> Option<Arc<Cell>> {
+        if !self.services.has_room() {
+            return None;
+        }
         let _one_at_a_time = self.starting.try_lock().ok()?;
-        let cell = self.start().await.ok()?;
+        let cell = self.start_soon().await.ok()?;
         let mut current = lock(&self.current);
         let has_room = current.further.len() + 1 < self.services.most_instances;
         if current.cell.is_some() && has_room {

@@ -40,6 +40,9 @@ pub enum RequestError {
     /// The instance does not start.
     #[error("the function could not be started")]
     StartFailed,
+    /// There is no room for another instance.
+    #[error("this runtime pod has no room for another instance at the moment")]
+    Overloaded,
     /// The worker is ending.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -59,6 +62,7 @@ impl RequestError {
             Self::BodyTooLarge => "BodyTooLarge",
             Self::HandlerError => "HandlerError",
             Self::StartFailed => "StartFailed",
+            Self::Overloaded => "Overloaded",
             Self::ShuttingDown => "ShuttingDown",
         }
     }
@@ -76,6 +80,7 @@ impl RequestError {
             | Self::ConcurrencyLimitExceeded
             | Self::TooBusy
             | Self::StartFailed
+            | Self::Overloaded
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -91,7 +96,7 @@ impl RequestError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if matches!(
             self,
-            Self::ConcurrencyLimitExceeded | Self::TooBusy | Self::ShuttingDown
+            Self::ConcurrencyLimitExceeded | Self::TooBusy | Self::Overloaded | Self::ShuttingDown
         ) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -11,23 +11,31 @@ use super::op::{Op, string};
 pub(super) const ENTRY_NAMES: [&str; 6] =
     ["load", "start", "dispatch", "complete", "abort", "underWay"];
 
+/// Its source stays in the program's read-only data: every isolate points there, none has a copy. It must be ASCII.
 struct Script {
     name: &'static str,
-    source: &'static str,
+    source: v8::OneByteConst,
+}
+
+const fn source(text: &'static str) -> v8::OneByteConst {
+    v8::String::create_external_onebyte_const(text.as_bytes())
 }
 
 macro_rules! scripts {
     ($($name:literal),* $(,)?) => {
-        [$(Script { name: $name, source: include_str!(concat!("js/", $name)) }),*]
+        [$(Script { name: $name, source: source(include_str!(concat!("js/", $name))) }),*]
     };
 }
 
 /// The vendored streams are a UMD file: it fills `exports`.
-const STREAMS: &str = include_str!("../../../vendor/web-streams/ponyfill.js");
+static STREAMS: Script = Script {
+    name: "streams.js",
+    source: source(include_str!("../../../vendor/web-streams/ponyfill.js")),
+};
 /// After this file the streams are loaded.
 const BEFORE_STREAMS: &str = "13_timers.js";
 
-const SCRIPTS: &[Script] = &scripts![
+static SCRIPTS: [Script; 25] = scripts![
     "00_primordials.js",
     "01_errors.js",
     "10_completions.js",
@@ -72,13 +80,21 @@ fn all_ops() -> Vec<Op> {
     .collect()
 }
 
-/// Every native function that the snapshot refers to; the same list must be given to the creator and to every isolate.
+/// Every native function and source text that the snapshot refers to; the same list must be given to the creator and to every isolate.
 pub fn external_references() -> Vec<v8::ExternalReference> {
     all_ops()
         .into_iter()
         .map(|op| v8::ExternalReference {
             function: op.callback,
         })
+        .chain(
+            SCRIPTS
+                .iter()
+                .chain([&STREAMS])
+                .map(|script| v8::ExternalReference {
+                    pointer: std::ptr::from_ref(&script.source).cast_mut().cast(),
+                }),
+        )
         .chain([v8::ExternalReference {
             pointer: std::ptr::null_mut(),
         }])
@@ -134,9 +150,9 @@ fn run_scripts<'s>(
         internals.into(),
         global.into(),
     ];
-    for script in SCRIPTS {
+    for script in &SCRIPTS {
         let parameters = ["primordials", "ops", "internals", "globalThis"];
-        run(scope, script.name, script.source, &parameters, &arguments)?;
+        run(scope, script, &parameters, &arguments)?;
         if script.name == BEFORE_STREAMS {
             run_streams(scope, internals)?;
         }
@@ -160,20 +176,20 @@ fn run_streams(
     let queue_microtask = internals.get(scope, key.into()).ok_or_else(unexpected)?;
     let parameters = ["exports", "module", "globalThis", "queueMicrotask"];
     let arguments = [exports.into(), module.into(), globals, queue_microtask];
-    run(scope, "streams.js", STREAMS, &parameters, &arguments)
+    run(scope, &STREAMS, &parameters, &arguments)
 }
 
 fn run(
     scope: &mut v8::PinScope<'_, '_>,
-    name: &str,
-    source: &str,
+    script: &'static Script,
     parameters: &[&str],
     arguments: &[v8::Local<'_, v8::Value>],
 ) -> Result<(), Exception> {
     v8::tc_scope!(let scope, scope);
     let parameters: Vec<_> = parameters.iter().map(|name| string(scope, name)).collect();
-    let source = string(scope, source);
-    let name = string(scope, &format!("{INTERNAL_SCHEME}{name}"));
+    let source =
+        v8::String::new_from_onebyte_const(scope, &script.source).ok_or_else(unexpected)?;
+    let name = string(scope, &format!("{INTERNAL_SCHEME}{}", script.name));
     let origin = v8::ScriptOrigin::new(
         scope,
         name.into(),

@@ -40,6 +40,9 @@ pub struct WorkerArgs {
     /// Connections from clients at once; more wait to be accepted. Fewer, if the limit of open files is lower.
     #[arg(long, default_value_t = 20_000)]
     pub max_connections: usize,
+    /// Isolates that live at once; 0: as many as the kernel's limit of memory mappings allows.
+    #[arg(long, default_value_t = 0)]
+    pub max_instances: usize,
     /// Threads that run JavaScript; 0: one a core, at least 2.
     #[arg(long, default_value_t = 0)]
     pub threads: usize,

@@ -60,7 +60,9 @@ async fn answer(
             text(StatusCode::OK, String::new())
         }
         (&Method::GET, None) if path == "/metrics" => {
-            text(StatusCode::OK, functions.services().metrics.text())
+            let services = functions.services();
+            services.metrics.pool(services.pool.ready());
+            text(StatusCode::OK, services.metrics.text())
         }
         _ => text(StatusCode::NOT_FOUND, "no such operation\n".into()),
     }

@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::isolate::CodeUse;
+
 /// Counters of the worker.
 #[derive(Debug)]
 pub struct Metrics {
@@ -19,7 +21,10 @@ pub struct Metrics {
     duration: Histogram,
     cpu: Family<FunctionLabels, Counter<f64, std::sync::atomic::AtomicU64>>,
     request_cpu: Histogram,
+    starts: Family<SourceLabels, Counter>,
+    code: Family<OutcomeLabels, Counter>,
     instances: Gauge,
+    pool: Gauge,
     functions: Gauge,
 }
 
@@ -41,6 +46,16 @@ struct ReasonLabels {
     namespace: String,
     function: String,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
 }
 
 /// Upper bounds of the duration's buckets, in seconds.
@@ -88,6 +103,20 @@ impl Metrics {
         );
         let instances = Gauge::default();
         registry.register("instances", "Live V8 isolates", instances.clone());
+        let starts = Family::default();
+        registry.register(
+            "starts",
+            "Instances started, by where their isolate came from",
+            starts.clone(),
+        );
+        let code = Family::default();
+        registry.register(
+            "code_cache_modules",
+            "Modules started with code compiled before, by what V8 made of it",
+            code.clone(),
+        );
+        let pool = Gauge::default();
+        registry.register("pool_isolates", "Isolates ready for a start", pool.clone());
         let functions = Gauge::default();
         registry.register("functions", "Functions loaded", functions.clone());
         Self {
@@ -97,7 +126,10 @@ impl Metrics {
             duration,
             cpu,
             request_cpu,
+            starts,
+            code,
             instances,
+            pool,
             functions,
         }
     }
@@ -155,6 +187,27 @@ impl Metrics {
     /// A live isolate more (1) or fewer (-1).
     pub fn instances(&self, change: i64) {
         self.instances.inc_by(change);
+    }
+
+    /// Counts a start.
+    pub fn started(&self, pooled: bool) {
+        let source = if pooled { "pool" } else { "made" };
+        self.starts.get_or_create(&SourceLabels { source }).inc();
+    }
+
+    /// Counts compiled code that a start had.
+    pub fn code_used(&self, code: CodeUse) {
+        for (outcome, modules) in [("accepted", code.accepted), ("refused", code.refused)] {
+            if modules > 0 {
+                let counter = self.code.get_or_create(&OutcomeLabels { outcome });
+                counter.inc_by(modules.into());
+            }
+        }
+    }
+
+    /// Isolates ready for a start.
+    pub fn pool(&self, ready: usize) {
+        self.pool.set(ready as i64);
     }
 
     /// How many Functions are loaded.

@@ -27,9 +27,9 @@ use tokio_util::sync::CancellationToken;
 pub use args::WorkerArgs;
 
 use crate::isolate::snapshot::{Snapshot, SnapshotError};
-use crate::isolate::{Breadcrumb, ffi, platform};
+use crate::isolate::{Breadcrumb, Pool, ffi, platform};
 use crate::limits::cpu;
-use crate::scheduler::{Egress, Functions, Services};
+use crate::scheduler::{Egress, Functions, Services, max_instances};
 
 /// Descriptors of the worker itself.
 const OWN_FILES: usize = 64;
@@ -106,6 +106,12 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
         }),
     )?;
     let is_stuck = stuck.clone();
+    let max_instances = match args.max_instances {
+        0 => max_instances(),
+        given => given,
+    };
+    let pool = Pool::start(snapshot)?;
+    let filled = Arc::clone(&pool);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .max_blocking_threads(threads + cpu::extra_threads(cores))
@@ -122,7 +128,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
         jail::restrict_system_calls()?;
         tracing::info!(threads, landlock, "worker ready");
         let services = Arc::new(Services {
-            snapshot,
+            pool,
             breadcrumb: Some(breadcrumb),
             egress,
             accounts: Default::default(),
@@ -131,6 +137,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             dev: args.dev,
             most_instances: threads,
             instances: Default::default(),
+            max_instances,
             runtime: tokio::runtime::Handle::current(),
         });
         let functions = Arc::new(Functions::new(
@@ -138,7 +145,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             args.domain.as_deref(),
             &args.cluster_domain,
         ));
-        tokio::spawn(Arc::clone(&functions).keep_evicting());
+        functions.keep_evicting()?;
         let (agent_gone, gone) = tokio::sync::oneshot::channel::<()>();
         let opened = CancellationToken::new();
         if !args.closed {
@@ -175,6 +182,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             ExitCode::SUCCESS
         })
     });
+    filled.close();
     // Isolates and their threads end with the process.
     runtime.shutdown_background();
     outcome

@@ -37,7 +37,7 @@ function isHttpSpace(code) {
 }
 
 function quote(text) {
-  return text.length > 64 ? `"${StringPrototypeSlice(text, 0, 64)}…"` : `"${text}"`;
+  return text.length > 64 ? `"${StringPrototypeSlice(text, 0, 64)}\u2026"` : `"${text}"`;
 }
 
 function splitRaw(raw) {
@@ -280,7 +280,7 @@ internals.forEachPair = (init, add, what) => {
   }
 };
 
-// for…of over an iterator method already looked up, without touching patched prototypes of this layer's own.
+// for...of over an iterator method already looked up, without touching patched prototypes of this layer's own.
 function forOf(iterable, method, each) {
   const iterator = FunctionPrototypeCall(method, iterable);
   if (iterator === null || typeof iterator !== "object") throw new TypeError("The iterator is not an object");

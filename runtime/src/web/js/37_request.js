@@ -1,4 +1,4 @@
-// Request, https://fetch.spec.whatwg.org/#request-class, without what only browsers have (cache, credentials, mode…
+// Request, https://fetch.spec.whatwg.org/#request-class, without what only browsers have (cache, credentials, mode...
 // read as their defaults). A request that arrives is made without parsing: URL and fields are as the server gave them.
 "use strict";
 
@@ -184,7 +184,7 @@ class Request {
   static {
     internals.isRequest = (value) => typeof value === "object" && value !== null && #state in value;
     internals.requestState = (request) => request.#state;
-    // A request that arrives; fields are "name\nvalue\n…".
+    // A request that arrives; fields are "name\nvalue\n...".
     internals.arrivingRequest = (method, url, fields, inbound) => {
       const arriving = inbound === 0 ? null : new bodies.Arriving(inbound);
       return new Request(kInternal, {

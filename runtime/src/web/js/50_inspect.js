@@ -22,7 +22,7 @@ const IDENTIFIER = /^[a-zA-Z_$][a-zA-Z_$0-9]*$/;
 // pieces makes it flat first, which takes as much memory as it is long.
 function beginning(text, length) {
   if (text.length <= length) return text;
-  return text.length > MAX_FLAT ? `<${text.length} characters>` : `${StringPrototypeSlice(text, 0, length)}…`;
+  return text.length > MAX_FLAT ? `<${text.length} characters>` : `${StringPrototypeSlice(text, 0, length)}\u2026`;
 }
 internals.beginning = beginning;
 
@@ -198,7 +198,7 @@ function emptyText(count) {
 }
 
 function moreText(count) {
-  return `… ${count} more`;
+  return `\u2026 ${count} more`;
 }
 
 function describe(descriptor, inner) {

@@ -69,7 +69,7 @@ const timers = new Map();
 
 function print(level, text) {
   if (indent !== "") text = indent + StringPrototypeReplaceAll(StringPrototypeSlice(text, 0, MAX_TEXT), "\n", `\n${indent}`);
-  op_console(level, text.length > MAX_TEXT + 1 ? `${StringPrototypeSlice(text, 0, MAX_TEXT)}…` : text);
+  op_console(level, text.length > MAX_TEXT + 1 ? `${StringPrototypeSlice(text, 0, MAX_TEXT)}\u2026` : text);
 }
 
 function log(level, args) {

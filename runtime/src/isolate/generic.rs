@@ -1,0 +1,76 @@
+//! An isolate with the Web API layer in it that belongs to no revision yet. It becomes one instance and is thrown away with
+//! it: nothing of a tenant ever comes back here.
+
+use std::sync::Arc;
+
+use super::ffi::{self, HeapWatch, Interrupter};
+use super::instance::{Rejections, on_reject};
+use super::modules;
+use super::snapshot::Snapshot;
+use crate::limits::heap::HeapBudget;
+use crate::web::Entrypoints;
+
+/// A live isolate that has run no tenant's code.
+pub(super) struct Generic {
+    // In this order: handles go before the isolate, what its callbacks point at goes after it.
+    pub(super) entrypoints: Entrypoints,
+    pub(super) context: v8::Global<v8::Context>,
+    pub(super) shared: v8::SharedIsolate,
+    _watch: Box<HeapWatch>,
+    pub(super) interrupter: Interrupter,
+    pub(super) budget: Arc<HeapBudget>,
+}
+
+impl Generic {
+    /// Deserialises the snapshot and makes the context, for at most so many bytes of memory.
+    pub(super) fn make(snapshot: Snapshot, limit_bytes: usize) -> Result<Self, String> {
+        let budget = Arc::new(HeapBudget::new(limit_bytes));
+        let params = v8::CreateParams::default()
+            .snapshot_blob(snapshot.data())
+            .external_references(ffi::external_references().into())
+            .heap_limits(0, ffi::hard_limit_bytes(&budget))
+            .array_buffer_allocator(ffi::metered_allocator(&budget))
+            .allow_atomics_wait(false);
+        let mut isolate = v8::Isolate::new(params);
+        isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
+        isolate.set_promise_reject_callback(on_reject);
+        isolate.set_slot(Rejections::default());
+        modules::install(&mut isolate);
+        let watch = ffi::watch_heap(&mut isolate, &budget);
+        let interrupter = Interrupter::new(isolate.thread_safe_handle());
+        let shared = ffi::share(isolate)?;
+        let mut locker = shared.lock();
+        let made = {
+            v8::scope!(let scope, &mut *locker);
+            let context = v8::Context::new(scope, v8::ContextOptions::default());
+            context.set_allow_generation_from_strings(false);
+            let scope = &mut v8::ContextScope::new(scope, context);
+            let context = v8::Global::new(scope, context);
+            Entrypoints::load(scope).map(|entrypoints| (entrypoints, context))
+        };
+        ffi::measure_heap(&mut locker);
+        drop(locker);
+        let (entrypoints, context) = made.map_err(|exception| exception.message)?;
+        Ok(Self {
+            entrypoints,
+            context,
+            shared,
+            _watch: watch,
+            interrupter,
+            budget,
+        })
+    }
+}
+
+impl Drop for Generic {
+    fn drop(&mut self) {
+        // The budget may live longer, with what waits to leave.
+        self.budget.note_heap(0);
+    }
+}
+
+impl std::fmt::Debug for Generic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generic").finish_non_exhaustive()
+    }
+}

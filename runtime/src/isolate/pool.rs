@@ -1,0 +1,214 @@
+//! Generic isolates made in advance, so that a start does not wait for one.
+//!
+//! ```text
+//! a start      take() ──────────────────────> one that is ready, or none: the start makes its own
+//!                │ half of the wanted number left: wake
+//! "pool"       makes isolates until the wanted number is there; its thread has a low priority, so that requests go first
+//! ```
+//!
+//! The wanted number follows demand: it doubles when the pool was found empty and halves when nothing was taken for a while.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::generic::Generic;
+use super::platform;
+use super::snapshot::Snapshot;
+
+/// Largest `limits.memory` that isolates of the pool suit: V8's own limit cannot be changed later, and is far above the
+/// limit of an instance's budget, which can.
+const SUITS_BYTES: usize = 128 << 20;
+/// Isolates kept ready at least and at most.
+const LEAST: usize = 4;
+const MOST: usize = 64;
+/// Isolates wanted at start.
+const AT_START: usize = 16;
+/// Time without a start after which fewer are kept ready.
+const CALM: Duration = Duration::from_secs(10);
+/// Pause after a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Priority of the thread that fills the pool ("nice").
+const NICE: i32 = 10;
+
+/// Isolates that are ready, and the thread that makes them.
+#[derive(Debug)]
+pub struct Pool {
+    snapshot: Snapshot,
+    state: Mutex<State>,
+    changed: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct State {
+    ready: VecDeque<Generic>,
+    wanted: usize,
+    /// Some were taken since the last look.
+    taken: bool,
+    /// No more are made: the process ends, or there is no room.
+    closed: bool,
+    paused: bool,
+}
+
+/// An isolate for one start.
+#[derive(Debug)]
+pub struct Blank(pub(super) Generic);
+
+impl Pool {
+    /// Starts to fill a pool. Needs V8 to be initialised, and to be called before the process is locked down.
+    pub fn start(snapshot: Snapshot) -> std::io::Result<Arc<Self>> {
+        let pool = Arc::new(Self {
+            snapshot,
+            state: Mutex::new(State {
+                ready: VecDeque::new(),
+                wanted: AT_START,
+                taken: false,
+                closed: false,
+                paused: false,
+            }),
+            changed: Condvar::new(),
+            thread: Mutex::new(None),
+        });
+        let filled = Arc::clone(&pool);
+        let has_priority = Arc::new(Barrier::new(2));
+        let begun = Arc::clone(&has_priority);
+        let thread = std::thread::Builder::new()
+            .name("pool".into())
+            .stack_size(platform::STACK_BYTES)
+            .spawn(move || {
+                // Of this thread alone. Without it starts are only less quiet.
+                if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+                    tracing::warn!(%error, "failed to lower the priority of the thread that makes isolates");
+                }
+                begun.wait();
+                filled.fill();
+            })?;
+        has_priority.wait();
+        *pool.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(pool)
+    }
+
+    /// An isolate that is ready and suits this `limits.memory`.
+    pub fn take(&self, limit_bytes: usize) -> Option<Blank> {
+        if limit_bytes > SUITS_BYTES {
+            return None;
+        }
+        let mut state = self.state();
+        state.taken = true;
+        let taken = state.ready.pop_front();
+        if taken.is_none() {
+            state.wanted = (state.wanted * 2).min(MOST);
+        }
+        if state.ready.len() <= state.wanted / 2 {
+            self.changed.notify_one();
+        }
+        drop(state);
+        let blank = taken?;
+        blank.budget.limit_to(limit_bytes);
+        Some(Blank(blank))
+    }
+
+    /// A new isolate, made here and now.
+    pub fn make(&self, limit_bytes: usize) -> Result<Blank, String> {
+        Generic::make(self.snapshot, limit_bytes).map(Blank)
+    }
+
+    /// How many are ready.
+    pub fn ready(&self) -> usize {
+        self.state().ready.len()
+    }
+
+    /// Gives up what is ready and makes no more while `paused`: the process has no room for them.
+    pub fn pause(&self, paused: bool) {
+        let mut state = self.state();
+        if state.paused == paused {
+            return;
+        }
+        state.paused = paused;
+        let surplus = if paused {
+            std::mem::take(&mut state.ready)
+        } else {
+            VecDeque::new()
+        };
+        drop(state);
+        drop(surplus);
+        self.changed.notify_one();
+    }
+
+    /// Ends the thread.
+    pub fn close(&self) {
+        self.state().closed = true;
+        self.changed.notify_one();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that makes isolates has panicked");
+        }
+    }
+
+    fn fill(&self) {
+        while let Some(step) = self.next_step() {
+            match step {
+                Step::Drop(surplus) => drop(surplus),
+                Step::Make => match Generic::make(self.snapshot, SUITS_BYTES) {
+                    Ok(made) => {
+                        let mut state = self.state();
+                        if !state.paused {
+                            state.ready.push_back(made);
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(error, "failed to make an isolate");
+                        std::thread::sleep(PAUSE);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Waits for something to do. None: the end.
+    fn next_step(&self) -> Option<Step> {
+        let mut state = self.state();
+        while !state.closed {
+            if !state.paused && state.ready.len() < state.wanted {
+                return Some(Step::Make);
+            }
+            if state.ready.len() > state.wanted {
+                return state.ready.pop_back().map(Step::Drop);
+            }
+            let (woken, waited) = self
+                .changed
+                .wait_timeout(state, CALM)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if waited.timed_out() {
+                state.calm_down();
+            }
+        }
+        None
+    }
+
+    /// No code panics while it holds this lock, so poison carries no news.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Step {
+    Make,
+    Drop(Generic),
+}
+
+impl State {
+    fn calm_down(&mut self) {
+        if !self.taken {
+            self.wanted = (self.wanted / 2).max(LEAST);
+        }
+        self.taken = false;
+    }
+}
