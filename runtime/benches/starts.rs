@@ -3,7 +3,7 @@
 //! `cargo bench -p isolet-runtime --bench starts`. It prints; no figure decides anything.
 //!
 //! Method: one connection, one request at a time. For each of N functions the first request is timed (cold), then the
-//! second (warm). "Pooled": before each cold request the pool has been filled again. "At once": the next function follows
+//! second (warm). "Pooled": before each cold request the pool has isolates again. "At once": the next function follows
 //! without a pause, so that the pool runs empty. Memory: VmRSS of the worker before and after the first request to each of
 //! 1,000 functions, over 1,000.
 #![allow(clippy::unwrap_used)]

@@ -47,8 +47,9 @@ struct State {
     wanted: usize,
     /// Some were taken since the last look.
     taken: bool,
-    /// No more are made: the process ends, or there is no room.
+    /// No more are made: the process ends.
     closed: bool,
+    /// None is kept: there is no room.
     paused: bool,
 }
 

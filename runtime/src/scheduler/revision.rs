@@ -132,12 +132,14 @@ impl Revision {
         }
     }
 
-    /// Makes an instance for a request that waits: of an isolate of the pool and on this thread, if that is quick.
+    /// Makes an instance for a request that waits: on this thread if that is quick, of an isolate of the pool if one is
+    /// ready (to make one takes a millisecond).
     async fn start_soon(self: &Arc<Self>) -> Result<Arc<Cell>, LoadError> {
-        match self.services.pool.take(self.memory_bytes()) {
-            Some(blank) if self.is_quick.load(Ordering::Relaxed) => Cell::start(self, Some(blank)),
-            blank => self.start(blank).await,
+        let blank = self.services.pool.take(self.memory_bytes());
+        if self.is_quick.load(Ordering::Relaxed) {
+            return Cell::start(self, blank);
         }
+        self.start(blank).await
     }
 
     /// Makes an instance, where it may block.
