@@ -17,7 +17,12 @@
 //!
 //! `web` never imports `router`; nothing outside `isolate` and `web` names `v8`.
 
+pub mod agent;
+pub mod bundle;
+pub mod cli;
 pub mod control;
+pub mod dev;
+pub mod egress;
 pub mod isolate;
 pub mod limits;
 pub mod router;

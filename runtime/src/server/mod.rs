@@ -109,6 +109,9 @@ async fn handle(
 ) -> Response<Body> {
     let arrived = Instant::now();
     let is_head = request.method() == Method::HEAD;
+    // The query may hold secrets: it is not logged.
+    let line = tracing::enabled!(tracing::Level::DEBUG)
+        .then(|| (request.method().clone(), request.uri().path().to_owned()));
     let (identity, answer) = answer(functions, request, draining).await;
     let metrics = &functions.services().metrics;
     let identity = identity.as_ref();
@@ -118,12 +121,17 @@ async fn handle(
     });
     let status = response.status();
     metrics.answered(identity, status.as_u16(), arrived.elapsed());
-    tracing::debug!(
-        namespace = identity.map(|it| it.namespace.as_str()),
-        function = identity.map(|it| it.name.as_str()),
-        status = status.as_u16(),
-        "request"
-    );
+    if let Some((method, path)) = line {
+        tracing::debug!(
+            namespace = identity.map(|it| it.namespace.as_str()),
+            function = identity.map(|it| it.name.as_str()),
+            method = method.as_str(),
+            path,
+            status = status.as_u16(),
+            ms = arrived.elapsed().as_millis() as u64,
+            "request"
+        );
+    }
     without_body_where_none_may_be(response, is_head)
 }
 

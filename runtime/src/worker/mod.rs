@@ -168,14 +168,13 @@ impl Inherited {
 
 fn log_to_stdout(dev: bool) {
     use tracing_subscriber::EnvFilter;
+    if dev {
+        return crate::dev::log::init();
+    }
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
         .from_env_lossy();
     let lines = tracing_subscriber::fmt().with_env_filter(filter);
     // Fails only if a subscriber is there already, which is then as good.
-    let _ = if dev {
-        lines.compact().without_time().try_init()
-    } else {
-        lines.json().flatten_event(true).try_init()
-    };
+    let _ = lines.json().flatten_event(true).try_init();
 }

@@ -1,0 +1,8 @@
+# The runtime: one binary that cargo has built, on a base with glibc and CA certificates and no shell.
+ARG BASE=gcr.io/distroless/cc-debian12:nonroot
+FROM ${BASE}
+LABEL org.opencontainers.image.title="isolet-runtime" org.opencontainers.image.licenses="Apache-2.0"
+COPY --chmod=0755 isolet /usr/local/bin/isolet
+USER 65532:65532
+EXPOSE 8080 9090
+ENTRYPOINT ["/usr/local/bin/isolet"]

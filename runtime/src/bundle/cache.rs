@@ -1,0 +1,376 @@
+//! What was served, on disk, so that a restart with the API server down serves it again.
+//!
+//! One file per Function, `UID.bundle`, mode 0600 because secret values are in it:
+//!
+//! ```text
+//! magic "isolet1\n" | SHA-256 of the rest | u32 LE length of header | header (JSON) | archive | secret values
+//! ```
+//!
+//! A file is written beside its name, flushed and renamed, so it is there whole or not at all. What does not read back is
+//! logged and deleted. The directory belongs to one agent.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use isolet_crds::bundle::{Digest, FunctionIdentity, MAX_COMPRESSED_BYTES};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+
+use super::Revision;
+
+const MAGIC: &[u8; 8] = b"isolet1\n";
+const SUFFIX: &str = ".bundle";
+const TEMPORARY: &str = ".new";
+const MAX_FILE_BYTES: u64 = 2 * MAX_COMPRESSED_BYTES as u64 + (64 << 10);
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    function: FunctionIdentity,
+    digest: String,
+    sequence: u64,
+    bundle_bytes: usize,
+    secrets_bytes: Option<usize>,
+}
+
+/// The directory.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+impl Cache {
+    /// Makes the directory if need be and checks that it can be written.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+        let probe = folder.join(format!("probe{TEMPORARY}"));
+        create(&probe)?;
+        fs::remove_file(&probe)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// Everything that reads back whole; the rest is deleted.
+    pub fn load(&self) -> Vec<Arc<Revision>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::warn!(folder = %self.folder.display(), %error, "failed to read the bundle cache");
+                return Vec::new();
+            }
+        };
+        let mut revisions = Vec::new();
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(TEMPORARY) {
+                self.discard(&path);
+            } else if name.ends_with(SUFFIX) {
+                match read(&path) {
+                    Ok(revision) => revisions.push(Arc::new(revision)),
+                    Err(reason) => {
+                        tracing::warn!(file = %path.display(), reason, "a cached bundle is damaged and was deleted");
+                        self.discard(&path);
+                    }
+                }
+            }
+        }
+        revisions
+    }
+
+    /// Writes the revision in place of the one before.
+    pub fn store(&self, revision: &Revision) -> io::Result<()> {
+        let path = self.path(&revision.identity.uid)?;
+        let temporary = path.with_extension("new");
+        let mut file = create(&temporary)?;
+        file.write_all(&encode(revision)?)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        fs::File::open(&self.folder)?.sync_all()
+    }
+
+    /// Forgets a Function.
+    pub fn remove(&self, uid: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(uid)?) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, uid: &str) -> io::Result<PathBuf> {
+        let sane = (1..=128).contains(&uid.len())
+            && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if !sane {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the UID is no file name",
+            ));
+        }
+        Ok(self.folder.join(format!("{uid}{SUFFIX}")))
+    }
+
+    fn discard(&self, path: &Path) {
+        if let Err(error) = fs::remove_file(path) {
+            tracing::warn!(file = %path.display(), %error, "failed to delete a cached bundle");
+        }
+    }
+}
+
+fn create(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn encode(revision: &Revision) -> io::Result<Vec<u8>> {
+    let header = serde_json::to_vec(&Header {
+        function: revision.identity.clone(),
+        digest: revision.digest.as_str().to_owned(),
+        sequence: revision.sequence,
+        bundle_bytes: revision.bundle.len(),
+        secrets_bytes: revision.secrets.as_ref().map(Bytes::len),
+    })?;
+    let mut rest = Vec::with_capacity(4 + header.len() + revision.bundle.len());
+    rest.extend_from_slice(&(header.len() as u32).to_le_bytes());
+    rest.extend_from_slice(&header);
+    rest.extend_from_slice(&revision.bundle);
+    rest.extend_from_slice(revision.secrets.as_deref().unwrap_or_default());
+    let mut whole = Vec::with_capacity(MAGIC.len() + 32 + rest.len());
+    whole.extend_from_slice(MAGIC);
+    whole.extend_from_slice(&Sha256::digest(&rest));
+    whole.append(&mut rest);
+    Ok(whole)
+}
+
+fn read(path: &Path) -> Result<Revision, String> {
+    let mut whole = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut whole))
+        .map_err(|error| error.to_string())?;
+    if whole.len() as u64 > MAX_FILE_BYTES {
+        return Err("it is too large".into());
+    }
+    let revision = decode(&whole).ok_or("its checksum or its layout is wrong")??;
+    let expected = format!("{}{SUFFIX}", revision.identity.uid);
+    if path
+        .file_name()
+        .is_none_or(|name| name.to_string_lossy() != expected)
+    {
+        return Err("its name is another Function's".into());
+    }
+    Ok(revision)
+}
+
+/// `None`: it is no file of this layout; `Some(Err)`: it is, but its bundle does not check.
+fn decode(whole: &[u8]) -> Option<Result<Revision, String>> {
+    let (sum, rest) = whole.strip_prefix(MAGIC)?.split_first_chunk::<32>()?;
+    if Sha256::digest(rest).as_slice() != sum {
+        return None;
+    }
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (header, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let header: Header = serde_json::from_slice(header).ok()?;
+    let (bundle, secrets) = rest.split_at_checked(header.bundle_bytes)?;
+    if secrets.len() != header.secrets_bytes.unwrap_or(0) {
+        return None;
+    }
+    let secrets = header
+        .secrets_bytes
+        .map(|_| Bytes::copy_from_slice(secrets));
+    let revision = Revision::check(
+        header.function,
+        Digest::parse(&header.digest)?,
+        header.sequence,
+        Bytes::copy_from_slice(bundle),
+        secrets,
+    );
+    Some(match revision {
+        Ok(Some(revision)) => Ok(revision),
+        Ok(None) => Err("its secret values are missing".into()),
+        Err(error) => Err(error.to_string()),
+    })
+}
+
+/// Writes behind the loader's back: only the latest state of each Function counts, so what waits is bounded by their number.
+#[derive(Clone)]
+pub struct CacheWriter {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    cache: Cache,
+    pending: Mutex<HashMap<String, Option<Arc<Revision>>>>,
+    wake: Notify,
+}
+
+impl CacheWriter {
+    /// Starts writing, on the current tokio runtime.
+    pub fn start(cache: Cache) -> Self {
+        let shared = Arc::new(Shared {
+            cache,
+            pending: Mutex::default(),
+            wake: Notify::new(),
+        });
+        let writer = Self {
+            shared: shared.clone(),
+        };
+        tokio::spawn(async move {
+            loop {
+                shared.wake.notified().await;
+                let shared = shared.clone();
+                if tokio::task::spawn_blocking(move || shared.drain())
+                    .await
+                    .is_err()
+                {
+                    tracing::error!("writing the bundle cache failed");
+                }
+            }
+        });
+        writer
+    }
+
+    /// This revision serves now.
+    pub fn store(&self, revision: Arc<Revision>) {
+        self.put(revision.identity.uid.clone(), Some(revision));
+    }
+
+    /// The Function is gone.
+    pub fn remove(&self, uid: &str) {
+        self.put(uid.to_owned(), None);
+    }
+
+    /// Writes what still waits, on this thread: for the end of the process.
+    pub fn flush(&self) {
+        self.shared.drain();
+    }
+
+    fn put(&self, uid: String, state: Option<Arc<Revision>>) {
+        lock(&self.shared.pending).insert(uid, state);
+        self.shared.wake.notify_one();
+    }
+}
+
+impl Shared {
+    fn drain(&self) {
+        loop {
+            let next = {
+                let mut pending = lock(&self.pending);
+                let Some(uid) = pending.keys().next().cloned() else {
+                    return;
+                };
+                pending.remove_entry(&uid)
+            };
+            let Some((uid, state)) = next else { return };
+            let outcome = match &state {
+                Some(revision) => self.cache.store(revision),
+                None => self.cache.remove(&uid),
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(uid, %error, "failed to write the bundle cache: a restart with the API server down will not serve this revision");
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // No code that can panic runs under it.
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::testing;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&folder.path().join("bundles")).unwrap();
+        (folder, cache)
+    }
+
+    fn only_file(cache: &Cache) -> PathBuf {
+        fs::read_dir(&cache.folder)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path()
+    }
+
+    #[test]
+    fn gives_back_what_it_got_readable_by_nobody_else() {
+        let (_folder, cache) = cache();
+        let encoded = testing::bundle("a", "1", true);
+        let secret = Revision::check(
+            testing::identity("a"),
+            encoded.digest,
+            4,
+            encoded.bytes.into(),
+            Some(testing::secrets()),
+        )
+        .unwrap()
+        .unwrap();
+        cache.store(&testing::revision("a", "0", 3)).unwrap();
+        cache.store(&secret).unwrap();
+        assert_eq!(cache.load(), [Arc::new(secret)]);
+        let mode = only_file(&cache).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        cache.remove("uid-a").unwrap();
+        cache.remove("uid-a").unwrap();
+        assert_eq!(cache.load(), []);
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_noticed_and_the_file_deleted() {
+        let (_folder, cache) = cache();
+        let revision = testing::revision("a", "1", 3);
+        cache.store(&revision).unwrap();
+        let path = only_file(&cache);
+        let whole = fs::read(&path).unwrap();
+        for position in (0..whole.len()).step_by(7) {
+            let mut damaged = whole.clone();
+            damaged[position] ^= 0x10;
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(cache.load(), [], "bit in byte {position}");
+            assert!(!path.exists());
+        }
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert_eq!(cache.load(), [], "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_file_under_another_functions_name_and_half_written_ones_are_deleted() {
+        let (_folder, cache) = cache();
+        cache.store(&testing::revision("a", "1", 3)).unwrap();
+        fs::rename(only_file(&cache), cache.folder.join("uid-b.bundle")).unwrap();
+        fs::write(cache.folder.join("uid-c.new"), "half").unwrap();
+        assert_eq!(cache.load(), []);
+        assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_uid_cannot_leave_the_folder() {
+        let (_folder, cache) = cache();
+        for uid in ["", "../x", "a/b", ".", "a.b", "ä"] {
+            assert!(cache.remove(uid).is_err(), "{uid}");
+        }
+    }
+}
