@@ -1,0 +1,154 @@
+//! How much resident memory does a function cost that was called and is idle now?
+//!
+//! The process with so many functions, less the process with one, divided. A process a function: the whole process.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{ask_each, names};
+use crate::contestants::{Contestant, Entry, START_PATIENCE, Workload, isolet, workerd};
+use crate::plan::Plan;
+use crate::process::Server;
+use crate::row::{Row, Verdict};
+use crate::samples::Samples;
+
+/// Between the last request and the measurement.
+const IDLE: Duration = Duration::from_secs(2);
+/// How often each function is called: once with what a first call compiles, once without.
+const CALLS: usize = 2;
+/// workerd is measured with as many workers as in the issue's own figure.
+const WORKERD_WORKERS: usize = 1_001;
+
+pub(crate) fn run(plan: &Plan, entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
+    let counts: &[usize] = if plan.quick { &[200] } else { &[1_000, 4_000] };
+    let codes = [
+        ("hello of 4 lines", isolet::app("tenant")?),
+        ("a bundle of 100 KB", large_bundle()),
+    ];
+    let mut rows = Vec::new();
+    for (what, code) in &codes {
+        for &count in counts {
+            eprintln!(" {count} functions, {what}");
+            let is_first = Some(&count) == counts.first();
+            let samples = Samples::gather(
+                plan.rounds,
+                entries,
+                "MB",
+                |entry| {
+                    entry.contestant == Contestant::Isolet
+                        || (is_first && entry.contestant != Contestant::Hyper)
+                },
+                |entry| measure(plan, entry.contestant, count, code),
+            );
+            let cells = samples.cells();
+            let isolet = cells.first().and_then(|cell| cell.median);
+            rows.push(Row {
+                name: "memory",
+                question: format!(
+                    "resident memory per idle warm function, {count} of them, {what}"
+                ),
+                goal: "≤ 0.85 MB".into(),
+                verdict: isolet.map_or(Verdict::Unknown, |mb| Verdict::of(mb <= 0.85)),
+                note: note(is_first, &samples),
+                cells,
+                failures: samples.failures,
+            });
+        }
+    }
+    Ok(rows)
+}
+
+fn note(has_peers: bool, samples: &Samples) -> String {
+    let mut note = String::new();
+    if let Some(mappings) = samples.detail("isolet", "mappingsPerFunction", String::new(), "") {
+        note = format!("isolet: {} mappings per function.", mappings.text());
+    }
+    if has_peers {
+        note += &format!(
+            " workerd: {WORKERD_WORKERS} workers less one. Deno, Node: one process with the small hello, whatever the row."
+        );
+    }
+    note.trim().to_owned()
+}
+
+fn measure(
+    plan: &Plan,
+    contestant: Contestant,
+    count: usize,
+    code: &str,
+) -> anyhow::Result<(f64, Value)> {
+    let serve = |count: usize| -> anyhow::Result<Server> {
+        let names = names(count);
+        let server = match contestant {
+            Contestant::Isolet => isolet::serve_tenants(plan, &names, code)?,
+            _ => workers(plan, &names, code)?,
+        };
+        for _ in 0..CALLS {
+            ask_each(server.port, &names)?;
+        }
+        std::thread::sleep(IDLE);
+        Ok(server)
+    };
+    let count = match contestant {
+        Contestant::Isolet => count,
+        Contestant::Workerd => count.min(WORKERD_WORKERS),
+        _ => {
+            let serving = contestant.serve(plan, Workload::Hello)?;
+            std::thread::sleep(IDLE);
+            let memory = serving.server.memory()?;
+            return Ok((memory.resident_mb, json!({"mappings": memory.mappings})));
+        }
+    };
+    let one = serve(1)?.memory()?;
+    let many = serve(count)?.memory()?;
+    let more = (count - 1) as f64;
+    Ok((
+        (many.resident_mb - one.resident_mb) / more,
+        json!({
+            "oneMb": one.resident_mb, "manyMb": many.resident_mb, "functions": count,
+            "mappingsPerFunction": (many.mappings as f64 - one.mappings as f64) / more,
+        }),
+    ))
+}
+
+fn workers(plan: &Plan, names: &[String], code: &str) -> anyhow::Result<Server> {
+    fs::write(workerd::folder(plan)?.join("measured.js"), code)?;
+    let workers: Vec<(String, &str)> = names
+        .iter()
+        .map(|name| (name.clone(), "measured"))
+        .collect();
+    let mut server = workerd::serve_tenants(plan, &workers)?;
+    let path = isolet::path("t0");
+    server.wait_for(
+        START_PATIENCE,
+        |connection| connection.get(&path),
+        b"hello t0",
+    )?;
+    Ok(server)
+}
+
+/// About 100 KB of small functions, of which a request runs a few, as bundlers leave them.
+fn large_bundle() -> String {
+    let mut code = String::from("const table = {};\n");
+    for index in 0..420 {
+        code += &format!(
+            "table.step{index} = function step{index}(input) {{\n  const parts = [];\n  for (let i = 0; i < input.length; i++) {{\n    \
+             if (input.charCodeAt(i) % {} === 0) parts.push({{ at: i, text: \"part {index}\" }});\n  }}\n  \
+             return parts.map((part) => part.text + part.at).join(\"-\");\n}};\n",
+            index % 7 + 2
+        );
+    }
+    code + "export default {\n  fetch(request, env) {\n    table.step1(env.NAME);\n    table.step7(env.NAME);\n    \
+            return new Response(`hello ${env.NAME}`);\n  },\n};\n"
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_bundle_has_100_kb() {
+        let bytes = super::large_bundle().len();
+        assert!((95_000..110_000).contains(&bytes), "{bytes} bytes");
+    }
+}
