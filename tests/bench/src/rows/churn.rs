@@ -68,7 +68,11 @@ pub(crate) fn run(plan: &Plan, _entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
             Cell::of(format!("isolet, after {settled}"), "MB", vec![early]),
             Cell::of("isolet, at the end", "MB", vec![late]),
         ],
-        verdict: Verdict::of(growth <= 2.0),
+        verdict: if plan.quick {
+            Verdict::Unknown
+        } else {
+            Verdict::of(growth <= 2.0)
+        },
         note: "Eviction is not built yet: instances are started and thrown away by new revisions."
             .into(),
         failures: Vec::new(),

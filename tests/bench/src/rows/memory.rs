@@ -1,6 +1,6 @@
 //! How much resident memory does a function cost that was called and is idle now?
 //!
-//! The process with so many functions, less the process with one, divided. A process a function: the whole process.
+//! The process with so many functions and one, less the process with one, divided. A process a function: the whole process.
 
 use std::fs;
 use std::time::Duration;
@@ -18,8 +18,6 @@ use crate::samples::Samples;
 const IDLE: Duration = Duration::from_secs(2);
 /// How often each function is called: once with what a first call compiles, once without.
 const CALLS: usize = 2;
-/// workerd is measured with as many workers as in the issue's own figure.
-const WORKERD_WORKERS: usize = 1_001;
 
 pub(crate) fn run(plan: &Plan, entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
     let counts: &[usize] = if plan.quick { &[200] } else { &[1_000, 4_000] };
@@ -66,9 +64,7 @@ fn note(has_peers: bool, samples: &Samples) -> String {
         note = format!("isolet: {} mappings per function.", mappings.text());
     }
     if has_peers {
-        note += &format!(
-            " workerd: {WORKERD_WORKERS} workers less one. Deno, Node: one process with the small hello, whatever the row."
-        );
+        note += " Deno, Node: one process with the small hello, whatever the row.";
     }
     note.trim().to_owned()
 }
@@ -91,19 +87,15 @@ fn measure(
         std::thread::sleep(IDLE);
         Ok(server)
     };
-    let count = match contestant {
-        Contestant::Isolet => count,
-        Contestant::Workerd => count.min(WORKERD_WORKERS),
-        _ => {
-            let serving = contestant.serve(plan, Workload::Hello)?;
-            std::thread::sleep(IDLE);
-            let memory = serving.server.memory()?;
-            return Ok((memory.resident_mb, json!({"mappings": memory.mappings})));
-        }
-    };
+    if matches!(contestant, Contestant::Deno | Contestant::Node) {
+        let serving = contestant.serve(plan, Workload::Hello)?;
+        std::thread::sleep(IDLE);
+        let memory = serving.server.memory()?;
+        return Ok((memory.resident_mb, json!({"mappings": memory.mappings})));
+    }
     let one = serve(1)?.memory()?;
-    let many = serve(count)?.memory()?;
-    let more = (count - 1) as f64;
+    let many = serve(count + 1)?.memory()?;
+    let more = count as f64;
     Ok((
         (many.resident_mb - one.resident_mb) / more,
         json!({

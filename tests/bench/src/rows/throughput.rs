@@ -100,17 +100,21 @@ fn note(cells: &[Cell], samples: &Samples) -> String {
         .into_iter()
         .filter_map(ratio)
         .collect();
-    let p99: Vec<String> = cells
-        .iter()
-        .filter_map(|cell| {
-            let p99 = samples.detail(&cell.contestant, "p99Ms", cell.contestant.clone(), "ms")?;
-            Some(format!("{} {}", p99.contestant, p99.text()))
-        })
-        .collect();
+    let each = |key: &str, unit: &'static str| {
+        cells
+            .iter()
+            .filter_map(|cell| {
+                let it = samples.detail(&cell.contestant, key, cell.contestant.clone(), unit)?;
+                Some(format!("{} {}", it.contestant, it.text()))
+            })
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     format!(
-        "isolet is at {}; p99: {}",
+        "isolet is at {}; p99: {}; share of the core that the server used: {}",
         ratios.join(", "),
-        p99.join(", ")
+        each("p99Ms", "ms"),
+        each("serverBusy", "")
     )
 }
 

@@ -44,7 +44,10 @@ pub(crate) fn run(plan: &Plan, _entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
     };
     Ok(vec![Row {
         name: "zipf",
-        question: "Zipf (exponent 1) over 10,000 tenants with a budget for 2,000 alive: throughput, hit rate, p99".into(),
+        question: format!(
+            "Zipf (exponent 1) over {} tenants with a budget for 2,000 alive",
+            names.len()
+        ),
         goal: "throughput, hit rate, p99".into(),
         cells: vec![
             Cell::of("isolet", "req/s", vec![load.per_second()]).with_details(vec![
