@@ -114,7 +114,8 @@ impl Agents {
             seen.desired += 1;
             let report = pod.functions.get(uid);
             let serving = report.and_then(|report| report.serving.as_ref());
-            seen.served.extend(serving.map(|serving| serving.revision.clone()));
+            seen.served
+                .extend(serving.map(|serving| serving.revision.clone()));
             if !pod.ready {
                 continue;
             }
@@ -157,7 +158,10 @@ impl Agents {
         let mut changed = Vec::new();
         if report.full {
             let listed: HashSet<&str> = report.functions.iter().map(|f| f.uid.as_str()).collect();
-            let gone = pod.functions.keys().filter(|uid| !listed.contains(uid.as_str()));
+            let gone = pod
+                .functions
+                .keys()
+                .filter(|uid| !listed.contains(uid.as_str()));
             changed.extend(gone.cloned());
             pod.functions.retain(|uid, _| listed.contains(uid.as_str()));
         }
@@ -172,7 +176,11 @@ impl Agents {
                 changed.push(uid);
             }
         }
-        if first { Changed::All } else { Changed::Functions(changed) }
+        if first {
+            Changed::All
+        } else {
+            Changed::Functions(changed)
+        }
     }
 
     /// A pod had its time and did not answer. True where that is news.
@@ -185,7 +193,11 @@ impl Agents {
     }
 
     /// Takes a pod from the watch; `poll` starts its poller where it has a new address. True if Functions are concerned.
-    fn applied(&self, pod: &Pod, poll: impl FnOnce(String, String, IpAddr) -> AbortOnDropHandle<()>) -> bool {
+    fn applied(
+        &self,
+        pod: &Pod,
+        poll: impl FnOnce(String, String, IpAddr) -> AbortOnDropHandle<()>,
+    ) -> bool {
         let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
         let status = pod.status.as_ref();
         let ended = status
@@ -228,7 +240,10 @@ impl Agents {
     fn deleted(&self, pod: &Pod) -> bool {
         let mut inner = self.lock();
         let name = pod.name_any();
-        let known = inner.pods.get(&name).is_some_and(|known| Some(&known.uid) == pod.uid().as_ref());
+        let known = inner
+            .pods
+            .get(&name)
+            .is_some_and(|known| Some(&known.uid) == pod.uid().as_ref());
         known && inner.pods.remove(&name).is_some()
     }
 
@@ -250,7 +265,11 @@ impl Agents {
 pub(crate) async fn run(context: Arc<Context>) {
     let config = &context.config;
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &config.system_namespace);
-    let events = watcher(pods, watcher::Config::default().labels(&config.runtime_selector)).default_backoff();
+    let events = watcher(
+        pods,
+        watcher::Config::default().labels(&config.runtime_selector),
+    )
+    .default_backoff();
     pin_mut!(events);
     let start = |name: String, uid: String, address: IpAddr| {
         AbortOnDropHandle::new(tokio::spawn(poll::run(context.clone(), name, uid, address)))

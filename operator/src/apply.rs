@@ -44,9 +44,9 @@ pub(crate) enum Plan {
     Nothing,
     /// The bundles are of a later generation than the Function at hand.
     Stale,
-    /// It is there, and is to rank highest (a return to an earlier state).
+    /// It is there, and is to rank highest (a return to an earlier state) or to have another owner.
     Raise(u64),
-    /// It is not there, or not wholly, or has the wrong owner.
+    /// It is not there, or not wholly.
     Write(u64),
 }
 
@@ -74,8 +74,12 @@ pub(crate) fn plan(
         _ => (generation << GENERATION_SHIFT).max(highest + 1),
     };
     match mine {
-        Some(mine) if mine.is_complete(wanted.has_secret) && owned(mine, owner) => {
-            if mine.is_level() && mine.sequence() == sequence {
+        Some(mine) if mine.is_complete(wanted.has_secret) => {
+            if mine
+                .objects
+                .values()
+                .all(|object| is_marked(object, sequence, owner))
+            {
                 Plan::Nothing
             } else {
                 Plan::Raise(sequence)
@@ -85,12 +89,9 @@ pub(crate) fn plan(
     }
 }
 
-fn owned(revision: &Revision, owner: Option<&OwnerReference>) -> bool {
-    let uid = owner.map(|owner| owner.uid.as_str());
-    revision
-        .objects
-        .values()
-        .all(|object| uid.is_none() || object.owner.as_deref() == uid)
+fn is_marked(object: &BundleObject, sequence: u64, owner: Option<&OwnerReference>) -> bool {
+    object.sequence == sequence
+        && owner.is_none_or(|owner| object.owner.as_ref() == Some(&owner.uid))
 }
 
 /// The revision that runtime pods are told to serve: complete, with the highest sequence.
@@ -118,8 +119,15 @@ pub(crate) fn surplus(
         .map(|(name, revision)| (name, revision.sequence()))
         .collect();
     old.sort_unstable_by_key(|(_, sequence)| std::cmp::Reverse(*sequence));
-    let keep = if programmed { limit } else { limit + KEPT_MEANWHILE };
-    old.into_iter().skip(keep).map(|(name, _)| name.clone()).collect()
+    let keep = if programmed {
+        limit
+    } else {
+        limit + KEPT_MEANWHILE
+    };
+    old.into_iter()
+        .skip(keep)
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 /// Writes all objects of a revision: Secret first, first chunk last.
@@ -146,11 +154,19 @@ pub(crate) async fn write(
     Ok(())
 }
 
-/// Gives all objects of a revision a new sequence: Secret first, first chunk last.
-pub(crate) async fn raise(context: &Context, revision: &Revision, sequence: u64) -> Result<(), ApplyError> {
-    let patch = json!({"metadata": {"annotations": {labels::SEQUENCE: sequence.to_string()}}});
+/// Gives all objects of a revision that sequence and owner: Secret first, first chunk last. Their data cannot change.
+pub(crate) async fn raise(
+    context: &Context,
+    revision: &Revision,
+    owner: Option<&OwnerReference>,
+    sequence: u64,
+) -> Result<(), ApplyError> {
+    let mut patch = json!({"metadata": {"annotations": {labels::SEQUENCE: sequence.to_string()}}});
+    if let Some(owner) = owner {
+        patch["metadata"]["ownerReferences"] = json!([owner]);
+    }
     for ((kind, name), object) in revision.objects.iter().rev() {
-        if object.sequence == sequence {
+        if is_marked(object, sequence, owner) {
             continue;
         }
         match kind {
@@ -178,7 +194,10 @@ pub(crate) async fn delete(
     };
     let outcome = match kind {
         Kind::Secret => api::<Secret>(context).delete(name, &params).await.map(drop),
-        Kind::ConfigMap => api::<ConfigMap>(context).delete(name, &params).await.map(drop),
+        Kind::ConfigMap => api::<ConfigMap>(context)
+            .delete(name, &params)
+            .await
+            .map(drop),
     };
     match outcome {
         Ok(()) => {}
@@ -192,11 +211,17 @@ pub(crate) async fn delete(
 
 async fn put<K>(context: &Context, kind: Kind, object: &K) -> Result<(), ApplyError>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Serialize
+        + DeserializeOwned
+        + std::fmt::Debug,
 {
     let name = object.name_any();
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    let written = api::<K>(context).patch(&name, &params, &Patch::Apply(object)).await;
+    let written = api::<K>(context)
+        .patch(&name, &params, &Patch::Apply(object))
+        .await;
     match written {
         Ok(written) => {
             context.bundles.applied(kind, written.meta());
@@ -206,8 +231,14 @@ where
             // An immutable object of this name with other bytes: cut short by another version of the operator, whose
             // compression differs. Nobody serves an incomplete revision, so it makes way for the next attempt.
             if matches!(&error, kube::Error::Api(status) if status.code == 422) {
-                let gone = api::<K>(context).delete(&name, &DeleteParams::default()).await;
-                tracing::warn!(name, deleted = gone.is_ok(), "a bundle object is in the way");
+                let gone = api::<K>(context)
+                    .delete(&name, &DeleteParams::default())
+                    .await;
+                tracing::warn!(
+                    name,
+                    deleted = gone.is_ok(),
+                    "a bundle object is in the way"
+                );
             }
             Err(failed("write", kind, &name, error))
         }
@@ -221,7 +252,10 @@ async fn annotate<K>(
     patch: &serde_json::Value,
 ) -> Result<(), ApplyError>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
 {
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),

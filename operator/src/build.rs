@@ -93,7 +93,10 @@ pub(crate) fn objects(
     let chunks = built.bundle.chunks().len();
     let meta = |name: String, chunk: Option<usize>| {
         let mut annotations = BTreeMap::from([
-            (labels::DIGEST.to_owned(), built.bundle.digest.as_str().to_owned()),
+            (
+                labels::DIGEST.to_owned(),
+                built.bundle.digest.as_str().to_owned(),
+            ),
             (labels::SEQUENCE.to_owned(), placement.sequence.to_string()),
         ]);
         if let Some(chunk) = chunk {
@@ -109,7 +112,8 @@ pub(crate) fn objects(
             ..ObjectMeta::default()
         }
     };
-    let data = |bytes: &[u8]| BTreeMap::from([(labels::DATA_KEY.to_owned(), ByteString(bytes.to_vec()))]);
+    let data =
+        |bytes: &[u8]| BTreeMap::from([(labels::DATA_KEY.to_owned(), ByteString(bytes.to_vec()))]);
     Objects {
         secret: secrets.map(|bytes| Secret {
             metadata: meta(secret_name(&uid, revision), None),
@@ -135,10 +139,16 @@ fn object_labels(function: &Function, uid: &str, revision: &str) -> BTreeMap<Str
     [
         (labels::BUNDLE, labels::BUNDLE_FORMAT.to_owned()),
         (labels::FUNCTION_UID, uid.to_owned()),
-        (labels::FUNCTION_NAMESPACE, function.namespace().unwrap_or_default()),
+        (
+            labels::FUNCTION_NAMESPACE,
+            function.namespace().unwrap_or_default(),
+        ),
         (labels::FUNCTION_NAME, function.name_any()),
         (labels::REVISION, revision.to_owned()),
-        ("app.kubernetes.io/managed-by", crate::FIELD_MANAGER.to_owned()),
+        (
+            "app.kubernetes.io/managed-by",
+            crate::FIELD_MANAGER.to_owned(),
+        ),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))

@@ -47,13 +47,11 @@ pub(crate) struct Revision {
 impl Revision {
     /// Highest sequence of its objects.
     pub(crate) fn sequence(&self) -> u64 {
-        self.objects.values().map(|object| object.sequence).max().unwrap_or(0)
-    }
-
-    /// Whether every object has the same sequence: false after a raise that was cut short.
-    pub(crate) fn is_level(&self) -> bool {
-        let sequences: BTreeSet<u64> = self.objects.values().map(|object| object.sequence).collect();
-        sequences.len() <= 1
+        self.objects
+            .values()
+            .map(|object| object.sequence)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Whether all chunks are there, and the Secret if one is needed.
@@ -67,7 +65,10 @@ impl Revision {
         let count = chunks.first().map_or(0, |(_, count)| *count);
         count > 0
             && chunks.len() == count
-            && chunks.iter().enumerate().all(|(n, chunk)| *chunk == (n, count))
+            && chunks
+                .iter()
+                .enumerate()
+                .all(|(n, chunk)| *chunk == (n, count))
             && (!needs_secret || self.objects.keys().any(|(kind, _)| *kind == Kind::Secret))
     }
 }
@@ -192,7 +193,10 @@ fn read(meta: &ObjectMeta) -> Option<(String, String, BundleObject)> {
     let number = |key: &str| meta.annotations.as_ref()?.get(key)?.parse::<u64>().ok();
     let object = BundleObject {
         uid: meta.uid.clone()?,
-        function: (label(labels::FUNCTION_NAMESPACE)?, label(labels::FUNCTION_NAME)?),
+        function: (
+            label(labels::FUNCTION_NAMESPACE)?,
+            label(labels::FUNCTION_NAME)?,
+        ),
         revision: label(labels::REVISION)?,
         sequence: number(labels::SEQUENCE).unwrap_or(0),
         chunk: (
@@ -204,7 +208,11 @@ fn read(meta: &ObjectMeta) -> Option<(String, String, BundleObject)> {
             .as_ref()
             .and_then(|owners| owners.first())
             .map(|owner| owner.uid.clone()),
-        version: meta.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0),
+        version: meta
+            .resource_version
+            .as_deref()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(0),
     };
     Some((label(labels::FUNCTION_UID)?, meta.name.clone()?, object))
 }

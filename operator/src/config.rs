@@ -57,7 +57,8 @@ pub struct Config {
     /// ClusterRole by which a namespace grants access to its Secrets and ConfigMaps; named in that command.
     #[arg(long, default_value = "isolet-function-refs")]
     pub refs_cluster_role: String,
-    /// Seconds after which Secrets and ConfigMaps that a Function refers to are read again; they are not watched.
+    /// About how many seconds pass until Secrets and ConfigMaps that a Function refers to are read again; they are not
+    /// watched.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub reference_refresh_seconds: u64,
     /// Functions reconciled at once.
@@ -81,7 +82,11 @@ pub enum LogFormat {
 }
 
 fn unique_name() -> String {
-    format!("isolet-operator-{}-{}", std::process::id(), k8s_openapi::jiff::Timestamp::now().as_millisecond())
+    format!(
+        "isolet-operator-{}-{}",
+        std::process::id(),
+        k8s_openapi::jiff::Timestamp::now().as_millisecond()
+    )
 }
 
 fn label(text: &str) -> Result<String, String> {
@@ -121,7 +126,11 @@ mod tests {
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Config, clap::Error> {
-        let required = ["isolet-operator", "--system-namespace=isolet-system", "--token-file=/t"];
+        let required = [
+            "isolet-operator",
+            "--system-namespace=isolet-system",
+            "--token-file=/t",
+        ];
         Config::try_parse_from(required.iter().chain(args))
     }
 

@@ -70,7 +70,12 @@ pub(crate) enum Owner {
 
 impl Context {
     /// Fresh: nothing is known.
-    pub(crate) fn new(client: Client, config: Config, hosts: AllowedHosts, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        config: Config,
+        hosts: AllowedHosts,
+        metrics: Metrics,
+    ) -> Self {
         let reporter = Reporter {
             controller: FIELD_MANAGER.to_owned(),
             instance: Some(config.identity.clone()),
@@ -104,7 +109,8 @@ impl Context {
         match changed {
             Changed::All => self.triggers.extend(self.functions.all()),
             Changed::Functions(uids) => {
-                self.triggers.extend(uids.iter().filter_map(|uid| self.functions.find(uid)));
+                self.triggers
+                    .extend(uids.iter().filter_map(|uid| self.functions.find(uid)));
             }
         }
     }
@@ -117,7 +123,10 @@ impl Context {
             self.written.forget(&uid);
             self.attempts.succeeded(&uid);
             self.metrics.forget(&uid);
-            self.undecodable.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+            self.undecodable
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&uid);
             self.orphans.push(uid);
         }
     }
@@ -135,13 +144,16 @@ impl Context {
     pub(crate) fn look_for_orphans(&self) {
         if self.functions.is_synced() && self.bundles.is_synced() {
             let uids = self.bundles.uids().into_iter();
-            self.orphans.extend(uids.filter(|uid| self.functions.find(uid).is_none()));
+            self.orphans
+                .extend(uids.filter(|uid| self.functions.find(uid).is_none()));
         }
     }
 
     /// Whether bundles and pods are known well enough to judge a Function by them.
     pub(crate) fn is_settled(&self) -> bool {
-        self.bundles.is_synced() && self.agents.is_settled() && *self.owner.borrow() != Owner::Absent
+        self.bundles.is_synced()
+            && self.agents.is_settled()
+            && *self.owner.borrow() != Owner::Absent
     }
 }
 
@@ -158,7 +170,9 @@ pub(crate) struct Inputs {
 
 /// The last verdict on each Function: code that did not change is not compiled again.
 #[derive(Default)]
-pub(crate) struct Memory(Mutex<HashMap<String, (Inputs, Result<Summary, Rejected>)>>);
+pub(crate) struct Memory(Mutex<HashMap<String, Judged>>);
+
+type Judged = (Inputs, Result<Summary, Rejected>);
 
 impl Memory {
     /// The verdict, if the inputs are the same.
@@ -175,7 +189,10 @@ impl Memory {
     }
 
     fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 }
 
@@ -207,12 +224,18 @@ impl Written {
     }
 
     fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 }
 
 fn version(function: &Function) -> u64 {
-    function.resource_version().and_then(|v| v.parse().ok()).unwrap_or(0)
+    function
+        .resource_version()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Counts failed attempts in a row, for the backoff.
@@ -231,6 +254,9 @@ impl Attempts {
 
     /// Starts over.
     pub(crate) fn succeeded(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 }

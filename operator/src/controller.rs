@@ -8,12 +8,15 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use isolet_bundler::{Built, Sources};
 use isolet_crds::Function;
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::controller::{Action, Config as QueueConfig, Error as QueueError, applier, trigger_self};
+use kube::runtime::controller::{
+    Action, Config as QueueConfig, Error as QueueError, applier, trigger_self,
+};
 use kube::runtime::reflector;
 use kube::{Resource as _, ResourceExt as _};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
+use crate::agents::jitter;
 use crate::apply::{self, ApplyError, Plan};
 use crate::build::{Summary, build};
 use crate::context::{Context, Inputs, Owner};
@@ -49,9 +52,6 @@ pub(crate) enum ReconcileError {
     /// The bundles are of a later generation than the Function at hand.
     #[error("the watch of Functions lags behind")]
     Stale,
-    /// `--runtime-daemonset` names nothing.
-    #[error("the runtime DaemonSet does not exist, so a bundle would have no owner")]
-    NoOwner,
     /// Secret values could not be packed.
     #[error("failed to pack the Secret values: {0}")]
     Secrets(#[from] isolet_crds::bundle::BundleError),
@@ -68,7 +68,6 @@ impl ReconcileError {
             Self::Status(StatusError::Conflict) => "Conflict",
             Self::Status(StatusError::Api(_)) => "Status",
             Self::Stale => "Stale",
-            Self::NoOwner => "NoOwner",
             Self::Secrets(_) => "Secrets",
             Self::Crashed(_) => "Crashed",
         }
@@ -84,9 +83,15 @@ impl ReconcileError {
 pub(crate) async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + 'static) {
     let (store, writer) = reflector::store();
     let watched = trigger_self(watches::functions(context.clone(), writer), ());
-    let triggered = context.triggers.clone().stream().map(|function| Ok(function.into()));
+    let triggered = context
+        .triggers
+        .clone()
+        .stream()
+        .map(|function| Ok(function.into()));
     let queue = stream::select(watched, triggered).take_until(stop);
-    let config = QueueConfig::default().debounce(DEBOUNCE).concurrency(context.config.concurrency);
+    let config = QueueConfig::default()
+        .debounce(DEBOUNCE)
+        .concurrency(context.config.concurrency);
     applier(in_a_task, retry, context, store, queue.boxed(), config)
         .for_each(|outcome| async {
             if let Err(QueueError::QueueError(error)) = outcome {
@@ -151,10 +156,15 @@ async fn reconcile(object: &Guarded, context: &Context) -> Result<Action, Reconc
 }
 
 /// The first three steps, and the fourth where there is something to apply.
-async fn judge_and_apply(function: &Arc<Function>, context: &Context) -> Result<Verdict, ReconcileError> {
+async fn judge_and_apply(
+    function: &Arc<Function>,
+    context: &Context,
+) -> Result<Verdict, ReconcileError> {
     let found = match dereference(&context.client, &context.config, function).await {
         Ok(found) => found,
-        Err(DereferenceError::Unresolved(unresolved)) => return Ok(Verdict::Unresolved(unresolved)),
+        Err(DereferenceError::Unresolved(unresolved)) => {
+            return Ok(Verdict::Unresolved(unresolved));
+        }
         Err(error) => return Err(ReconcileError::Dereference(error)),
     };
     let granted = context.functions.grant(function);
@@ -229,18 +239,24 @@ async fn converge(
     context: &Context,
 ) -> Result<(), ReconcileError> {
     let owner = match context.owner.borrow().clone() {
-        Owner::Absent => return Err(ReconcileError::NoOwner),
+        // Nothing that would be collected at once is written; the DaemonSet's coming triggers all.
+        Owner::Absent => return Ok(()),
         Owner::Unwanted => None,
         Owner::Found(owner) => Some(owner),
     };
-    let revisions = context.bundles.revisions(&function.uid().unwrap_or_default());
+    let revisions = context
+        .bundles
+        .revisions(&function.uid().unwrap_or_default());
     let generation = function.metadata.generation.unwrap_or_default();
     match apply::plan(&revisions, summary, generation, owner.as_ref()) {
         Plan::Nothing => Ok(()),
         Plan::Stale => Err(ReconcileError::Stale),
         Plan::Raise(sequence) => {
-            let revision = revisions.get(&summary.revision).cloned().unwrap_or_default();
-            Ok(apply::raise(context, &revision, sequence).await?)
+            let revision = revisions
+                .get(&summary.revision)
+                .cloned()
+                .unwrap_or_default();
+            Ok(apply::raise(context, &revision, owner.as_ref(), sequence).await?)
         }
         Plan::Write(sequence) => {
             let built = match bundle {
@@ -253,9 +269,17 @@ async fn converge(
                     }
                 }
             };
-            let secrets = built.secrets.as_ref().map(|secrets| secrets.encode()).transpose()?;
+            let secrets = built
+                .secrets
+                .as_ref()
+                .map(|secrets| secrets.encode())
+                .transpose()?;
             apply::write(context, function, &built, secrets, owner.as_ref(), sequence).await?;
-            tracing::info!(size = summary.size, chunks = summary.chunks, "wrote a revision");
+            tracing::info!(
+                size = summary.size,
+                chunks = summary.chunks,
+                "wrote a revision"
+            );
             Ok(())
         }
     }
@@ -295,18 +319,26 @@ async fn remove_old_revisions(
     let served = context.agents.observe(&uid, "").served;
     let limit = function.spec.revision_history_limit.unwrap_or(3) as usize;
     let surplus = apply::surplus(&revisions, &served, programmed, limit);
-    let surplus = surplus.iter().filter_map(|name| revisions.remove(name)).collect();
+    let surplus = surplus
+        .iter()
+        .filter_map(|name| revisions.remove(name))
+        .collect();
     Ok(sweep::remove_revisions(context, &uid, surplus).await?)
 }
 
 fn next_look(function: &Function, verdict: &Verdict, context: &Context) -> Action {
     let uid = function.uid().unwrap_or_default();
     if let Verdict::Unresolved(_) = verdict {
-        return Action::requeue(context.attempts.failed(&uid, FIRST_REFERENCE_RETRY, LAST_REFERENCE_RETRY));
+        return Action::requeue(context.attempts.failed(
+            &uid,
+            FIRST_REFERENCE_RETRY,
+            LAST_REFERENCE_RETRY,
+        ));
     }
     context.attempts.succeeded(&uid);
     if dereference::has_references(function) {
-        Action::requeue(Duration::from_secs(context.config.reference_refresh_seconds))
+        let refresh = Duration::from_secs(context.config.reference_refresh_seconds);
+        Action::requeue(refresh.mul_f64(jitter()))
     } else {
         Action::await_change()
     }
@@ -316,14 +348,23 @@ async fn report_undecodable(object: &Guarded, context: &Context) {
     let Err(invalid) = &object.0 else { return };
     let uid = object.uid().unwrap_or_default();
     let news = {
-        let mut known = context.undecodable.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = context
+            .undecodable
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         known.insert(uid, invalid.error.clone()).as_ref() != Some(&invalid.error)
     };
     if news {
         context.metrics.failed("Undecodable");
         let (namespace, function) = (object.namespace(), object.name_any());
-        tracing::warn!(error = invalid.error, namespace, function, "cannot decode a Function");
-        events::publish_undecodable(&context.recorder, &object.object_ref(&()), &invalid.error).await;
+        tracing::warn!(
+            error = invalid.error,
+            namespace,
+            function,
+            "cannot decode a Function"
+        );
+        events::publish_undecodable(&context.recorder, &object.object_ref(&()), &invalid.error)
+            .await;
     }
 }
 

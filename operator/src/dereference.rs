@@ -64,7 +64,10 @@ pub(crate) async fn dereference(
         env: BTreeMap::new(),
         secret_env: BTreeMap::new(),
     };
-    match (inline_modules(&function.spec), &function.spec.source.config_map_ref) {
+    match (
+        inline_modules(&function.spec),
+        &function.spec.source.config_map_ref,
+    ) {
         (Some(modules), _) => sources.modules = modules,
         (None, Some(reference)) => {
             let field = "spec.source.configMapRef";
@@ -79,14 +82,21 @@ pub(crate) async fn dereference(
         if let Some(value) = &env.value {
             sources.env.insert(env.name.clone(), value.clone());
         }
-        let Some(from) = &env.value_from else { continue };
+        let Some(from) = &env.value_from else {
+            continue;
+        };
         let field = |kind: &str| format!("spec.env[{index}] {} valueFrom.{kind}", env.name);
         if let Some(selector) = &from.secret_key_ref {
-            if let Some(value) = objects.secret_value(&field("secretKeyRef"), selector).await? {
+            if let Some(value) = objects
+                .secret_value(&field("secretKeyRef"), selector)
+                .await?
+            {
                 sources.secret_env.insert(env.name.clone(), value);
             }
         } else if let Some(selector) = &from.config_map_key_ref
-            && let Some(value) = objects.config_value(&field("configMapKeyRef"), selector).await?
+            && let Some(value) = objects
+                .config_value(&field("configMapKeyRef"), selector)
+                .await?
         {
             sources.env.insert(env.name.clone(), value);
         }
@@ -135,13 +145,18 @@ impl<'a> Objects<'a> {
     ) -> Result<Option<SecretValue>, DereferenceError> {
         if !self.seen_secrets.contains_key(&selector.name) {
             let found = self.secrets.get_opt(&selector.name).await;
-            let found = found.map_err(|error| self.failed(field, "Secret", &selector.name, error))?;
+            let found =
+                found.map_err(|error| self.failed(field, "Secret", &selector.name, error))?;
             self.seen_secrets.insert(selector.name.clone(), found);
         }
         let Some(Some(secret)) = self.seen_secrets.get(&selector.name) else {
             return self.absent(field, "Secret", selector, None);
         };
-        let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(&selector.key)) else {
+        let Some(bytes) = secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(&selector.key))
+        else {
             let keys = secret.data.iter().flatten().map(|(key, _)| key.as_str());
             return self.absent(field, "Secret", selector, Some(keys.collect()));
         };
@@ -161,15 +176,32 @@ impl<'a> Objects<'a> {
         let Some(object) = self.config_map(field, &selector.name).await? else {
             return self.absent(field, "ConfigMap", selector, None);
         };
-        if let Some(value) = object.data.as_ref().and_then(|data| data.get(&selector.key)) {
+        if let Some(value) = object
+            .data
+            .as_ref()
+            .and_then(|data| data.get(&selector.key))
+        {
             return Ok(Some(value.clone()));
         }
-        let binary = object.binary_data.as_ref().is_some_and(|data| data.contains_key(&selector.key));
-        let keys = object.data.iter().flatten().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+        let binary = object
+            .binary_data
+            .as_ref()
+            .is_some_and(|data| data.contains_key(&selector.key));
+        let keys = object
+            .data
+            .iter()
+            .flatten()
+            .map(|(key, _)| key.clone())
+            .collect::<Vec<_>>();
         if binary {
             return Err(not_text(field, "ConfigMap", &self.namespace, selector).into());
         }
-        self.absent(field, "ConfigMap", selector, Some(keys.iter().map(String::as_str).collect()))
+        self.absent(
+            field,
+            "ConfigMap",
+            selector,
+            Some(keys.iter().map(String::as_str).collect()),
+        )
     }
 
     async fn config_map(
@@ -252,11 +284,18 @@ impl<'a> Objects<'a> {
         let secrets = self.seen_secrets.iter();
         let config_maps = self.seen_config_maps.iter();
         let mut versions: Vec<String> = secrets
-            .map(|(name, object)| format!("s/{name}={}", object.as_ref().map_or_else(String::new, version)))
-            .chain(
-                config_maps
-                    .map(|(name, object)| format!("c/{name}={}", object.as_ref().map_or_else(String::new, version))),
-            )
+            .map(|(name, object)| {
+                format!(
+                    "s/{name}={}",
+                    object.as_ref().map_or_else(String::new, version)
+                )
+            })
+            .chain(config_maps.map(|(name, object)| {
+                format!(
+                    "c/{name}={}",
+                    object.as_ref().map_or_else(String::new, version)
+                )
+            }))
             .collect();
         versions.sort_unstable();
         versions.join(" ")

@@ -22,7 +22,11 @@ pub(crate) async fn publish(recorder: &Recorder, function: &Function, after: &Fu
 }
 
 /// Tells that an object cannot be decoded.
-pub(crate) async fn publish_undecodable(recorder: &Recorder, object: &ObjectReference, error: &str) {
+pub(crate) async fn publish_undecodable(
+    recorder: &Recorder,
+    object: &ObjectReference,
+    error: &str,
+) {
     send(recorder, object, undecodable(error)).await;
 }
 
@@ -33,7 +37,11 @@ async fn send(recorder: &Recorder, object: &ObjectReference, event: Event) {
 }
 
 /// The Events of a transition. Pure.
-pub(crate) fn transitions(before: Option<&FunctionStatus>, after: &FunctionStatus, generation: i64) -> Vec<Event> {
+pub(crate) fn transitions(
+    before: Option<&FunctionStatus>,
+    after: &FunctionStatus,
+    generation: i64,
+) -> Vec<Event> {
     let news = |kind: &str| {
         let new = find(after, kind)?;
         let old = before.and_then(|before| find(before, kind));
@@ -41,7 +49,8 @@ pub(crate) fn transitions(before: Option<&FunctionStatus>, after: &FunctionStatu
         let same = old.is_some_and(|old| {
             old.status == new.status
                 && old.reason == new.reason
-                && (old.message == new.message || old.observed_generation == new.observed_generation)
+                && (old.message == new.message
+                    || old.observed_generation == new.observed_generation)
         });
         (!same).then_some(new)
     };
@@ -72,7 +81,10 @@ pub(crate) fn transitions(before: Option<&FunctionStatus>, after: &FunctionStatu
 }
 
 fn find<'a>(status: &'a FunctionStatus, kind: &str) -> Option<&'a Condition> {
-    status.conditions.iter().find(|condition| condition.type_ == kind)
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)
 }
 
 fn unresolved(condition: &Condition) -> Event {

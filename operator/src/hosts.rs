@@ -6,7 +6,9 @@
 //! ```
 //!
 //! A pattern is a host, `*.` and a host (any depth below it, and that wildcard itself), or `*` alone. Hosts that the
-//! built-in routes use can never be claimed, whatever the file says: they would answer for other Functions.
+//! built-in routes use can never be claimed, whatever the file says: they would answer for other Functions. Built-in is
+//! also `NAME.NAMESPACE`, which no host of two labels can be told from: such a host, or `*.` and one label, is allowed
+//! only by a pattern that is the same, letter by letter.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +22,9 @@ pub(crate) struct AllowedHosts {
 
 /// The file is no map of namespaces to lists of patterns.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to read --allowed-hosts-file as a map from namespaces to lists of host patterns: {0}")]
+#[error(
+    "failed to read --allowed-hosts-file as a map from namespaces to lists of host patterns: {0}"
+)]
 pub struct AllowedHostsError(String);
 
 impl AllowedHosts {
@@ -65,6 +69,10 @@ impl AllowedHosts {
                 "host {host} belongs to the built-in routes, which every Function has without asking; claim another host"
             );
         }
+        let note = match is_short(host) {
+            true => ", where a host of two parts must be listed by itself",
+            false => "",
+        };
         let patterns: Vec<_> = self.of(namespace).collect();
         let allowed = if patterns.is_empty() {
             "no hosts".to_owned()
@@ -72,7 +80,7 @@ impl AllowedHosts {
             patterns.join(", ")
         };
         format!(
-            "namespace {namespace} may not claim host {host}: the platform allows it {allowed}; choose such a host, or ask \
+            "namespace {namespace} may not claim host {host}: the platform allows it {allowed}{note}; choose such a host, or ask \
              the platform's administrator to add it to allowedHosts"
         )
     }
@@ -96,7 +104,15 @@ impl AllowedHosts {
     }
 }
 
+/// Two labels, as in `NAME.NAMESPACE`; the first may be `*`.
+fn is_short(host: &str) -> bool {
+    host.split('.').count() <= 2
+}
+
 fn covers(pattern: &str, host: &str) -> bool {
+    if is_short(host) {
+        return pattern == host;
+    }
     match pattern.strip_prefix('*') {
         Some("") => true,
         // ".example.com" is left; "*.example.com" and "a.example.com" end with it.
@@ -122,7 +138,7 @@ mod tests {
         assert!(!hosts.allows("any", "apps.example.com"));
         assert!(!hosts.allows("any", "evilapps.example.com"));
         assert!(!hosts.allows("any", "shop.example.com"));
-        assert!(hosts.allows("shop", "anything.test"));
+        assert!(hosts.allows("shop", "any.thing.test"));
     }
 
     #[test]
@@ -134,11 +150,31 @@ mod tests {
     #[test]
     fn built_in_hosts_belong_to_nobody() {
         let hosts = hosts(r#"{"*": ["*"]}"#);
-        for host in ["a.b.isolet.local", "*.b.isolet.local", "isolet.local", "a.b.svc", "a.b.svc.cluster.local"] {
+        for host in [
+            "a.b.isolet.local",
+            "*.b.isolet.local",
+            "isolet.local",
+            "a.b.svc",
+            "a.b.svc.cluster.local",
+        ] {
             assert!(!hosts.allows("any", host), "{host}");
             assert!(hosts.explain("any", host).contains("built-in"), "{host}");
         }
-        assert!(hosts.allows("any", "notisolet.local"));
+        assert!(hosts.allows("any", "a.notisolet.local"));
+    }
+
+    #[test]
+    fn a_host_that_looks_like_a_function_must_be_listed_by_itself() {
+        let hosts = hosts(r#"{"*": ["*", "*.com"], "shop": ["example.com", "*.test"]}"#);
+        for host in ["victim.default", "*.default", "example.com", "single"] {
+            assert!(!hosts.allows("any", host), "{host}");
+            assert!(
+                hosts.explain("any", host).contains("listed by itself"),
+                "{host}"
+            );
+        }
+        assert!(hosts.allows("shop", "example.com"));
+        assert!(hosts.allows("shop", "*.test"));
     }
 
     #[test]

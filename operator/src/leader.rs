@@ -66,7 +66,9 @@ impl Candidate {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(kube::Error::Api(status)) if status.code == 409 => {} // another was faster
-                Err(error) => tracing::warn!(%error, lease = self.name, "failed to ask for the Lease"),
+                Err(error) => {
+                    tracing::warn!(%error, lease = self.name, "failed to ask for the Lease")
+                }
             }
             tokio::time::sleep(RETRY.mul_f64(jitter())).await;
         }
@@ -81,7 +83,9 @@ impl Candidate {
             match tokio::time::timeout(left.max(Duration::from_millis(1)), self.attempt()).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
                 Ok(Ok(false)) => return,
-                Ok(Err(error)) => tracing::warn!(%error, lease = self.name, "failed to renew the Lease"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, lease = self.name, "failed to renew the Lease")
+                }
                 Err(_) => return,
             }
             if renewed.elapsed() >= DEADLINE {
@@ -95,13 +99,19 @@ impl Candidate {
         let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
             return Ok(());
         };
-        let Some(spec) = lease.spec.as_mut().filter(|spec| holder(spec) == self.identity) else {
+        let Some(spec) = lease
+            .spec
+            .as_mut()
+            .filter(|spec| holder(spec) == self.identity)
+        else {
             return Ok(());
         };
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
         spec.renew_time = Some(MicroTime(Timestamp::now()));
-        self.leases.replace(&self.name, &PostParams::default(), &lease).await?;
+        self.leases
+            .replace(&self.name, &PostParams::default(), &lease)
+            .await?;
         Ok(())
     }
 
@@ -109,14 +119,20 @@ impl Candidate {
     async fn attempt(&mut self) -> kube::Result<bool> {
         let found = self.leases.get_opt(&self.name).await?;
         if let Some(lease) = &found
-            && self.observed.as_ref().is_none_or(|observed| observed.lease.spec != lease.spec)
+            && self
+                .observed
+                .as_ref()
+                .is_none_or(|observed| observed.lease.spec != lease.spec)
         {
             self.observed = Some(Observed {
                 lease: lease.clone(),
                 at: Instant::now(),
             });
         }
-        let unchanged_for = self.observed.as_ref().map_or(Duration::ZERO, |observed| observed.at.elapsed());
+        let unchanged_for = self
+            .observed
+            .as_ref()
+            .map_or(Duration::ZERO, |observed| observed.at.elapsed());
         let now = MicroTime(Timestamp::now());
         let written = match (decide(found.as_ref(), &self.identity, unchanged_for), found) {
             (Decision::Wait, _) => return Ok(false),
@@ -137,8 +153,11 @@ impl Candidate {
                     Decision::Take { transitions } => transitions,
                     _ => old.lease_transitions.unwrap_or(0),
                 };
-                lease.spec = Some(self.spec(since.unwrap_or_else(|| now.clone()), now, transitions));
-                self.leases.replace(&self.name, &PostParams::default(), &lease).await
+                lease.spec =
+                    Some(self.spec(since.unwrap_or_else(|| now.clone()), now, transitions));
+                self.leases
+                    .replace(&self.name, &PostParams::default(), &lease)
+                    .await
             }
         };
         self.observed = Some(Observed {
@@ -205,7 +224,13 @@ mod tests {
         assert_eq!(decide(None, "a", fresh), Decision::Create);
         assert_eq!(decide(Some(&lease("a")), "a", fresh), Decision::Renew);
         assert_eq!(decide(Some(&lease("b")), "a", fresh), Decision::Wait);
-        assert_eq!(decide(Some(&lease("b")), "a", DURATION), Decision::Take { transitions: 4 });
-        assert_eq!(decide(Some(&lease("")), "a", Duration::ZERO), Decision::Take { transitions: 4 });
+        assert_eq!(
+            decide(Some(&lease("b")), "a", DURATION),
+            Decision::Take { transitions: 4 }
+        );
+        assert_eq!(
+            decide(Some(&lease("")), "a", Duration::ZERO),
+            Decision::Take { transitions: 4 }
+        );
     }
 }

@@ -27,6 +27,7 @@ mod leader;
 mod metrics;
 mod routes;
 mod server;
+pub mod signals;
 mod status;
 mod sweep;
 mod triggers;
@@ -169,7 +170,11 @@ async fn lead(
 }
 
 /// All watches, pollers and reconciles, until `end` resolves and the reconciles under way are done.
-async fn work(context: Arc<Context>, hosts_text: String, end: impl Future<Output = ()> + Send + 'static) {
+async fn work(
+    context: Arc<Context>,
+    hosts_text: String,
+    end: impl Future<Output = ()> + Send + 'static,
+) {
     let _watches = [
         AbortOnDropHandle::new(tokio::spawn(watches::bundles(context.clone()))),
         AbortOnDropHandle::new(tokio::spawn(watches::owner(context.clone()))),

@@ -39,19 +39,29 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("isolet_operator");
         let reconciles = Counter::default();
         let errors = Family::<Reason, Counter>::default();
-        let buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+        let buckets = [
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+        ];
         let durations = Histogram::new(buckets);
         let functions = Family::<Ready, Gauge<i64, AtomicI64>>::default();
         let leader = Gauge::default();
         registry.register("reconciles", "Reconciles of Functions", reconciles.clone());
-        registry.register("errors", "Failures by reason; each is tried again", errors.clone());
+        registry.register(
+            "errors",
+            "Failures by reason; each is tried again",
+            errors.clone(),
+        );
         registry.register_with_unit(
             "reconcile_duration",
             "How long a reconcile took",
             Unit::Seconds,
             durations.clone(),
         );
-        registry.register("functions", "Functions by their Ready condition", functions.clone());
+        registry.register(
+            "functions",
+            "Functions by their Ready condition",
+            functions.clone(),
+        );
         registry.register("leader", "1 while this operator leads", leader.clone());
         Self {
             registry,
@@ -84,7 +94,10 @@ impl Metrics {
 
     /// A Function has this status.
     pub(crate) fn has_status(&self, uid: &str, status: &FunctionStatus) {
-        let ready = status.conditions.iter().find(|c| c.type_ == condition::READY);
+        let ready = status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == condition::READY);
         let ready = match ready.map(|condition| condition.status.as_str()) {
             Some("True") => "True",
             Some("False") => "False",

@@ -218,7 +218,9 @@ impl FunctionIndex {
 impl Inner {
     /// Replaces the entry of a UID and names the other claimants of every route that it gave up or took.
     fn replace(&mut self, uid: &str, entry: Option<Entry>) -> Vec<FunctionRef> {
-        let after: BTreeSet<Key> = entry.as_ref().map_or_else(BTreeSet::new, |e| e.routes.clone());
+        let after: BTreeSet<Key> = entry
+            .as_ref()
+            .map_or_else(BTreeSet::new, |e| e.routes.clone());
         let before = self.functions.remove(uid);
         if let Some(before) = &before {
             for route in before.routes.difference(&after) {

@@ -60,14 +60,26 @@ fn answer(shown: &dyn Shown, request: &Request<Incoming>) -> Response<Full<Bytes
             (StatusCode::OK, kind, shown.metrics())
         }
         (&Method::GET, "/healthz") => (StatusCode::OK, "text/plain", "ok\n".into()),
-        (&Method::GET, "/readyz") if shown.is_ready() => (StatusCode::OK, "text/plain", "ok\n".into()),
-        (&Method::GET, "/readyz") => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "starting\n".into()),
-        _ => (StatusCode::NOT_FOUND, "text/plain", "GET /metrics, /healthz or /readyz\n".into()),
+        (&Method::GET, "/readyz") if shown.is_ready() => {
+            (StatusCode::OK, "text/plain", "ok\n".into())
+        }
+        (&Method::GET, "/readyz") => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "text/plain",
+            "starting\n".into(),
+        ),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "GET /metrics, /healthz or /readyz\n".into(),
+        ),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     if let Ok(kind) = kind.parse() {
-        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+        response
+            .headers_mut()
+            .insert(http::header::CONTENT_TYPE, kind);
     }
     response
 }

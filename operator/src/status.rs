@@ -89,9 +89,17 @@ impl State {
 }
 
 /// Computes the status. Pure.
-pub(crate) fn compute(function: &Function, config: &Config, facts: &Facts<'_>, now: Timestamp) -> FunctionStatus {
+pub(crate) fn compute(
+    function: &Function,
+    config: &Config,
+    facts: &Facts<'_>,
+    now: Timestamp,
+) -> FunctionStatus {
     let before = function.status.clone().unwrap_or_default();
-    let (namespace, name) = (function.namespace().unwrap_or_default(), function.name_any());
+    let (namespace, name) = (
+        function.namespace().unwrap_or_default(),
+        function.name_any(),
+    );
     let generation = function.metadata.generation;
 
     let refs = resolved_refs(facts);
@@ -138,9 +146,11 @@ pub(crate) fn compute(function: &Function, config: &Config, facts: &Facts<'_>, n
 
 fn resolved_refs(facts: &Facts<'_>) -> State {
     match facts.verdict {
-        Verdict::Unresolved(unresolved) => {
-            State::new(false, unresolved.reason, goes_on(&unresolved.message, facts))
-        }
+        Verdict::Unresolved(unresolved) => State::new(
+            false,
+            unresolved.reason,
+            goes_on(&unresolved.message, facts),
+        ),
         _ => State::new(true, reason::RESOLVED, "all references are resolved"),
     }
 }
@@ -155,12 +165,19 @@ fn accepted(facts: &Facts<'_>) -> State {
         Verdict::Rejected(rejected) => {
             State::new(false, rejected.reason, goes_on(&rejected.message, facts))
         }
-        Verdict::Good { lost: Some((reason, message)), .. } => State::new(
+        Verdict::Good {
+            lost: Some((reason, message)),
+            ..
+        } => State::new(
             false,
             reason,
             format!("{message}; the Function serves without that route"),
         ),
-        Verdict::Good { .. } => State::new(true, reason::ACCEPTED, "the spec is valid and the code parses"),
+        Verdict::Good { .. } => State::new(
+            true,
+            reason::ACCEPTED,
+            "the spec is valid and the code parses",
+        ),
     }
 }
 
@@ -176,7 +193,10 @@ fn programmed(before: &FunctionStatus, facts: &Facts<'_>) -> State {
     );
     // New pods that have not told yet change nothing about a revision that serves on all others.
     let known = before.revision.as_deref() == Some(revision)
-        && before.conditions.iter().any(|c| c.type_ == condition::PROGRAMMED && c.status == "True");
+        && before
+            .conditions
+            .iter()
+            .any(|c| c.type_ == condition::PROGRAMMED && c.status == "True");
     let unchanged = known && pods.waiting > 0 && pods.serving + pods.waiting == pods.ready;
     if pods.quarantined > 0 {
         State::new(
@@ -225,12 +245,20 @@ fn ready(function: &Function, refs: &State, accepted: &State, programmed: &State
         }
     }
     if function.spec.suspend {
-        return State::new(true, reason::SUSPENDED, "spec.suspend is true: every request is answered 503");
+        return State::new(
+            true,
+            reason::SUSPENDED,
+            "spec.suspend is true: every request is answered 503",
+        );
     }
     State::new(true, reason::READY, programmed.message.clone())
 }
 
-fn progress(facts: &Facts<'_>, ready: &State, programmed: &State) -> (Option<State>, Option<State>) {
+fn progress(
+    facts: &Facts<'_>,
+    ready: &State,
+    programmed: &State,
+) -> (Option<State>, Option<State>) {
     if ready.holds() {
         return (None, None);
     }
@@ -242,7 +270,11 @@ fn progress(facts: &Facts<'_>, ready: &State, programmed: &State) -> (Option<Sta
             [reason::PROGRAMMING, reason::NO_RUNTIME].contains(&programmed.reason)
         }
     };
-    if tried_again { (state, None) } else { (None, state) }
+    if tried_again {
+        (state, None)
+    } else {
+        (None, state)
+    }
 }
 
 fn goes_on(message: &str, facts: &Facts<'_>) -> String {
@@ -296,7 +328,10 @@ fn whole_seconds(now: Timestamp) -> Timestamp {
 
 /// One line of at most `limit` bytes.
 pub(crate) fn bounded(text: &str, limit: usize) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     if line.len() <= limit {
         return line;
     }
@@ -330,7 +365,10 @@ pub(crate) async fn write(
     });
     let functions: Api<Function> = Api::namespaced(context.client.clone(), &namespace);
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    match functions.patch_status(&function.name_any(), &params, &Patch::Apply(&patch)).await {
+    match functions
+        .patch_status(&function.name_any(), &params, &Patch::Apply(&patch))
+        .await
+    {
         Ok(written) => Ok(Some(written)),
         Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {
             Err(StatusError::Conflict)

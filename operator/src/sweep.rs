@@ -31,7 +31,8 @@ enum SweepError {
 /// Sweeps suspects until dropped.
 pub(crate) async fn run(context: Arc<Context>) {
     let suspects = context.orphans.clone().stream();
-    let sweeping = suspects.for_each_concurrent(DELETES_AT_ONCE, |uid| sweep_suspect(context.clone(), uid));
+    let sweeping =
+        suspects.for_each_concurrent(DELETES_AT_ONCE, |uid| sweep_suspect(context.clone(), uid));
     let looking = async {
         loop {
             tokio::time::sleep(INTERVAL).await;
@@ -44,7 +45,11 @@ pub(crate) async fn run(context: Arc<Context>) {
 async fn sweep_suspect(context: Arc<Context>, uid: String) {
     match sweep(&context, &uid).await {
         Ok(0) => {}
-        Ok(objects) => tracing::info!(uid, objects, "removed the bundles of a Function that is gone"),
+        Ok(objects) => tracing::info!(
+            uid,
+            objects,
+            "removed the bundles of a Function that is gone"
+        ),
         Err(error) => {
             // The next look at everything finds it again.
             context.metrics.failed("Sweep");
@@ -56,7 +61,11 @@ async fn sweep_suspect(context: Arc<Context>, uid: String) {
 /// Deletes the objects of a UID if no live Function has it; yields how many.
 async fn sweep(context: &Context, uid: &str) -> Result<usize, SweepError> {
     let objects = context.bundles.objects(uid);
-    let Some((namespace, name)) = objects.values().next().map(|object| object.function.clone()) else {
+    let Some((namespace, name)) = objects
+        .values()
+        .next()
+        .map(|object| object.function.clone())
+    else {
         return Ok(0);
     };
     let functions: Api<kube::core::PartialObjectMeta<Function>> =

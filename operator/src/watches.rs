@@ -137,7 +137,10 @@ pub(crate) async fn owner(context: Arc<Context>) {
         };
         let owner = owner.map_or(Owner::Absent, Owner::Found);
         if owner == Owner::Absent {
-            tracing::warn!(name, "there is no such DaemonSet: no bundle is written until there is");
+            tracing::warn!(
+                name,
+                "there is no such DaemonSet: no bundle is written until there is"
+            );
         }
         let changed = context.owner.send_if_modified(|current| {
             let changed = *current != owner;

@@ -3,6 +3,7 @@
 //! ```text
 //! control   agent -> worker   PUT    /functions/UID   bundle archive, then secret values; header isolet-bundle-bytes
 //!                             DELETE /functions/UID
+//!                             POST   /open            accept tenants' connections from now on, see [`InheritedFds::listener`]
 //!                             GET    /metrics         Prometheus text
 //! egress    worker -> agent   METHOD absolute URL, header isolet-function: UID; the response is streamed back
 //! ```
@@ -14,6 +15,10 @@ use serde::{Deserialize, Serialize};
 
 /// Request header of a PUT: how many bytes of the body are the bundle; the rest, if any, is the secret values.
 pub const BUNDLE_BYTES_HEADER: &str = "isolet-bundle-bytes";
+/// Request header of a PUT: the revision has loaded in an earlier worker of this agent, so it serves without being tried.
+pub const CHECKED_HEADER: &str = "isolet-checked";
+/// Path that opens a worker that was started with `--closed`.
+pub const OPEN_PATH: &str = "/open";
 /// Request header of an outbound request: the UID of the Function that makes it.
 pub const FUNCTION_HEADER: &str = "isolet-function";
 /// Request header of an outbound request: `follow`, `error` or `manual`.
@@ -27,7 +32,8 @@ pub const EGRESS_ERROR_HEADER: &str = "isolet-egress-error";
 /// Numbers of the inherited file descriptors, on the worker's command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InheritedFds {
-    /// The listening TCP socket for requests.
+    /// The listening TCP socket for requests. A worker started with `--closed` leaves connections in its backlog until it is
+    /// opened, so that nobody is told 404 while the agent still sends bundles.
     pub listener: i32,
     /// The control socket; the worker is the HTTP/2 server.
     pub control: i32,
@@ -39,7 +45,8 @@ pub struct InheritedFds {
     pub breadcrumb: i32,
 }
 
-/// Size of the breadcrumb, in bytes.
+/// Size of the breadcrumb, in bytes: slots of 64 bytes, one for each thread that has run JavaScript. While a thread runs
+/// it, its slot begins with the Function's UID (at most 63 bytes), followed by a zero; else with a zero.
 pub const BREADCRUMB_BYTES: usize = 4096;
 
 /// Answer of a PUT that serves.

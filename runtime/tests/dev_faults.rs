@@ -90,8 +90,8 @@ fn fetch_reaches_what_the_rules_name_and_nothing_else() {
 }
 
 #[test]
-fn a_killed_worker_is_replaced_within_a_second_and_no_connection_is_refused() {
-    let files: Vec<_> = (0..20)
+fn a_killed_worker_is_replaced_within_a_second_and_nobody_is_told_404_meanwhile() {
+    let files: Vec<_> = (0..100)
         .map(|number| {
             (
                 format!("f{number}.yaml"),
@@ -112,10 +112,14 @@ fn a_killed_worker_is_replaced_within_a_second_and_no_connection_is_refused() {
         assert_eq!(dev.get("/fn/default/f3/").body, "answer 3");
         let killed = dev.kill_worker();
         let begun = Instant::now();
-        for number in 0..20 {
+        for number in (0..100).step_by(11) {
             let path = format!("/fn/default/f{number}/");
             let expected = format!("answer {number}");
-            dev.until(&path, "the answer", |answer| answer.body == expected);
+            dev.until(&path, "the answer", |answer| {
+                // A connection that the dead worker had accepted breaks; any answer is the right one.
+                assert_eq!((answer.status, &answer.body), (200, &expected));
+                true
+            });
         }
         assert!(
             begun.elapsed() < Duration::from_secs(1),

@@ -60,7 +60,10 @@ async fn a_function_finds_no_way_to_natives_clocks_or_shared_memory() {
 #[tokio::test]
 async fn every_thread_is_locked_down() {
     let worker = worker()
-        .function("f", "export default { fetch() { return new Response('x') } }")
+        .function(
+            "f",
+            "export default { fetch() { return new Response('x') } }",
+        )
         .start()
         .await;
     // A request makes an instance, hence a thread started inside the jail.

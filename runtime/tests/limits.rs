@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{Function, Worker, eventually, worker};
+use harness::{Exchange, Function, Worker, eventually, worker};
 
 const NEIGHBOUR: &str = "export default { fetch() { return new Response('fine') } }";
 
@@ -138,7 +138,10 @@ async fn bombs_end_at_the_memory_limit() {
             .start()
             .await;
         let answer = worker.request("hostile", "/").try_send().await;
-        let error = answer.unwrap_or_else(|error| panic!("{harm}: {error}")).error().await;
+        let error = answer
+            .unwrap_or_else(|error| panic!("{harm}: {error}"))
+            .error()
+            .await;
         // What V8 refuses by itself (a string or a BigInt too long) is an exception of the handler.
         assert!(
             error == (503, "MemoryLimitExceeded".into()) || error == (500, "HandlerError".into()),
@@ -159,14 +162,18 @@ async fn typed_arrays_and_wasm_memory_count_as_memory() {
     // (module (memory (export "m") 1) (func (export "grow") (param i32) (result i32) local.get 0 memory.grow)
     //         (func (export "fill") (param i32) i32.const 0 i32.const 1 local.get 0 memory.fill))
     let wasm: &[u8] = &[
-        0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 1, 10, 2, 0x60, 1, 0x7f, 1, 0x7f, 0x60, 1, 0x7f, 0, 3, 3, 2, 0, 1, 5, 3, 1, 0, 1, 7, 19,
-        3, 1, b'm', 2, 0, 4, b'g', b'r', b'o', b'w', 0, 0, 4, b'f', b'i', b'l', b'l', 0, 1, 10, 20, 2, 6, 0, 0x20, 0, 0x40, 0, 0x0b,
-        11, 0, 0x41, 0, 0x41, 1, 0x20, 0, 0xfc, 0x0b, 0, 0x0b,
+        0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 1, 10, 2, 0x60, 1, 0x7f, 1, 0x7f, 0x60, 1, 0x7f, 0, 3, 3,
+        2, 0, 1, 5, 3, 1, 0, 1, 7, 19, 3, 1, b'm', 2, 0, 4, b'g', b'r', b'o', b'w', 0, 0, 4, b'f',
+        b'i', b'l', b'l', 0, 1, 10, 20, 2, 6, 0, 0x20, 0, 0x40, 0, 0x0b, 11, 0, 0x41, 0, 0x41, 1,
+        0x20, 0, 0xfc, 0x0b, 0, 0x0b,
     ];
     for harm in [
         "const kept = []; for (;;) kept.push(new Uint8Array(1 << 20).fill(1));",
         "new Uint8Array(1 << 30).fill(1);",
         "const b = new ArrayBuffer(1 << 20, { maxByteLength: 1 << 30 }); b.resize(1 << 29); new Uint8Array(b).fill(1); globalThis.kept = b; for (;;);",
+        "const kept = []; for (;;) { const memory = new WebAssembly.Memory({ initial: 160 }); new Uint8Array(memory.buffer).fill(1); kept.push(memory); }",
+        "const kept = []; for (;;) { const { exports } = await WebAssembly.instantiate(wasm); exports.grow(160); exports.fill(160 << 16); kept.push(exports); }",
+        "new WebAssembly.Memory({ initial: 1025 });",
         "const { exports } = new WebAssembly.Instance(wasm); for (;;) { const before = exports.grow(16); if (before < 0) throw new Error('refused'); exports.fill(before << 16); }",
     ] {
         let mut function = Function::new(
@@ -280,13 +287,24 @@ async fn a_body_over_the_limit_is_refused_declared_or_not() {
         )
         .start()
         .await;
-    let post = |bytes: usize| worker.request("sink", "/").method("POST").body(vec![0; bytes]);
+    let post = |bytes: usize| {
+        worker
+            .request("sink", "/")
+            .method("POST")
+            .body(vec![0; bytes])
+    };
     assert_eq!(post(1000).send().await.text().await, "1000");
-    assert_eq!(post(1001).send().await.error().await, (413, "BodyTooLarge".into()));
+    assert_eq!(
+        post(1001).send().await.error().await,
+        (413, "BodyTooLarge".into())
+    );
     let (request, body) = worker.request("sink", "/").method("POST").pieces();
     body.send(vec![0; 900]);
     body.send(vec![0; 101]);
-    assert_eq!(request.send().await.error().await, (413, "BodyTooLarge".into()));
+    assert_eq!(
+        request.send().await.error().await,
+        (413, "BodyTooLarge".into())
+    );
     assert_eq!(post(0).send().await.text().await, "0");
 }
 
@@ -307,7 +325,18 @@ async fn more_requests_than_the_concurrency_are_refused() {
         .start()
         .await;
     let waiting: Vec<_> = (0..3)
-        .map(|_| tokio::spawn(worker.request("busy", "/").try_send()))
+        .map(|_| {
+            let address = worker.address;
+            tokio::spawn(async move {
+                // The question whether all places are taken may have taken one.
+                while let Ok(answer) = Exchange::new(address, "/fn/default/busy/".into())
+                    .try_send()
+                    .await
+                {
+                    assert_eq!(answer.status, 503);
+                }
+            })
+        })
         .collect();
     eventually("all places are taken", async || {
         let answer = worker.get("busy", "/quick").await;

@@ -38,7 +38,13 @@ async fn a_refused_revision_says_why_and_leaves_the_one_before() {
             10,
             "does not provide an export named 'gone'",
         ),
-        ("\n\n throw new Error('boom');", "main.js", 3, 8, "Error: boom"),
+        (
+            "\n\n throw new Error('boom');",
+            "main.js",
+            3,
+            8,
+            "Error: boom",
+        ),
         ("null.x;", "main.js", 1, 6, "TypeError"),
         (
             "await new Promise(() => {});",
@@ -48,7 +54,8 @@ async fn a_refused_revision_says_why_and_leaves_the_one_before() {
             "never settles",
         ),
     ] {
-        let bad = Function::new("f", &format!("{source}{handler}")).module("util.js", "export const x = 1");
+        let bad = Function::new("f", &format!("{source}{handler}"))
+            .module("util.js", "export const x = 1");
         let error = worker.put(&bad).await.unwrap_err();
         assert_eq!(
             place(&error),
@@ -57,7 +64,9 @@ async fn a_refused_revision_says_why_and_leaves_the_one_before() {
         );
         assert!(error.message.contains(message), "{source}: {error:?}");
         assert!(
-            error.message.starts_with(&format!("{file}:{line}:{column}: ")),
+            error
+                .message
+                .starts_with(&format!("{file}:{line}:{column}: ")),
             "{error:?}"
         );
         assert_eq!(worker.get("f", "/").await.text().await, "first");
@@ -72,14 +81,23 @@ async fn a_main_module_without_a_handler_is_refused() {
         ("export default 1;", "not an object with a fetch() method"),
         ("export default {};", "no fetch() method"),
         ("export default { fetch: 1 };", "not a function"),
-        ("setTimeout(() => {}, 1); export default { fetch() {} }", "top level"),
+        (
+            "setTimeout(() => {}, 1); export default { fetch() {} }",
+            "top level",
+        ),
         ("for (;;) {}", "CPU time"),
-        ("const kept = []; for (;;) kept.push('x'.repeat(1000) + kept.length);", "limits.memory"),
+        (
+            "const kept = []; for (;;) kept.push('x'.repeat(1000) + kept.length);",
+            "limits.memory",
+        ),
     ] {
         let function = Function::new("f", source).limits(|limits| limits.memory_bytes = 16 << 20);
         let error = worker.put(&function).await.unwrap_err();
         assert!(error.message.contains(message), "{source}: {error:?}");
-        assert_eq!(worker.get("f", "/").await.error().await, (404, "NotFound".into()));
+        assert_eq!(
+            worker.get("f", "/").await.error().await,
+            (404, "NotFound".into())
+        );
     }
     assert!(worker.put(&says("now")).await.is_ok());
     assert_eq!(worker.get("f", "/").await.text().await, "now");
@@ -89,8 +107,8 @@ async fn a_main_module_without_a_handler_is_refused() {
 async fn modules_of_every_kind_load() {
     // (module (func (export "add") (param i32 i32) (result i32) local.get 0 local.get 1 i32.add))
     let wasm: &[u8] = &[
-        0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 1, 7, 1, 0x60, 2, 0x7f, 0x7f, 1, 0x7f, 3, 2, 1, 0, 7, 7, 1, 3,
-        b'a', b'd', b'd', 0, 0, 10, 9, 1, 7, 0, 0x20, 0, 0x20, 1, 0x6a, 0x0b,
+        0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 1, 7, 1, 0x60, 2, 0x7f, 0x7f, 1, 0x7f, 3, 2, 1, 0, 7, 7,
+        1, 3, b'a', b'd', b'd', 0, 0, 10, 9, 1, 7, 0, 0x20, 0, 0x20, 1, 0x6a, 0x0b,
     ];
     let function = Function::new(
         "kinds",
@@ -146,7 +164,10 @@ async fn a_handler_that_throws_is_a_500_and_its_stack_is_in_the_log() {
     let answer = worker.get("throws", "/").await;
     assert_eq!(answer.status, 500);
     let text = answer.text().await;
-    assert!(text.contains("HandlerError") && !text.contains("secret"), "{text}");
+    assert!(
+        text.contains("HandlerError") && !text.contains("secret"),
+        "{text}"
+    );
     let line = worker.log.json("secret detail").await;
     assert_eq!(line["reason"], "HandlerError");
     assert_eq!(line["function"], "throws");
@@ -164,8 +185,14 @@ async fn what_is_not_a_response_is_a_500() {
         .function("wrong", "export default { fetch() { return 'text' } }")
         .start()
         .await;
-    assert_eq!(worker.get("wrong", "/").await.error().await, (500, "HandlerError".into()));
-    worker.log.line("the handler returned a string, not a Response").await;
+    assert_eq!(
+        worker.get("wrong", "/").await.error().await,
+        (500, "HandlerError".into())
+    );
+    worker
+        .log
+        .line("the handler returned a string, not a Response")
+        .await;
 }
 
 #[tokio::test]
@@ -189,7 +216,13 @@ async fn an_unhandled_rejection_is_logged_and_nothing_else() {
     assert_eq!(line["function"], "reject");
     worker.log.line("from a timer").await;
     assert_eq!(worker.get("reject", "/").await.text().await, "2");
-    assert!(!worker.log.lines().iter().any(|line| line.contains("handled\"")));
+    assert!(
+        !worker
+            .log
+            .lines()
+            .iter()
+            .any(|line| line.contains("handled\""))
+    );
 }
 
 #[tokio::test]
@@ -217,7 +250,10 @@ async fn swapping_under_load_loses_no_request() {
         .collect();
     for version in 1..=20 {
         worker.put(&says(&format!("v{version}"))).await.unwrap();
-        assert_eq!(worker.get("f", "/").await.text().await, format!("v{version}"));
+        assert_eq!(
+            worker.get("f", "/").await.text().await,
+            format!("v{version}")
+        );
     }
     done.store(true, std::sync::atomic::Ordering::Relaxed);
     let mut total = 0;
@@ -263,7 +299,10 @@ async fn a_deleted_function_is_not_found_and_may_come_back() {
     let worker = worker().with(says("here")).start().await;
     assert_eq!(worker.get("f", "/").await.text().await, "here");
     worker.delete(&says("here").uid()).await;
-    assert_eq!(worker.get("f", "/").await.error().await, (404, "NotFound".into()));
+    assert_eq!(
+        worker.get("f", "/").await.error().await,
+        (404, "NotFound".into())
+    );
     assert!(worker.metrics().await.contains("isolet_functions 0"));
     worker.delete(&says("here").uid()).await;
     worker.put(&says("again")).await.unwrap();
@@ -273,7 +312,10 @@ async fn a_deleted_function_is_not_found_and_may_come_back() {
 #[tokio::test]
 async fn a_suspended_function_answers_503_until_it_is_resumed() {
     let worker = worker().with(says("x").suspend()).start().await;
-    assert_eq!(worker.get("f", "/").await.error().await, (503, "Suspended".into()));
+    assert_eq!(
+        worker.get("f", "/").await.error().await,
+        (503, "Suspended".into())
+    );
     worker.put(&says("x")).await.unwrap();
     assert_eq!(worker.get("f", "/").await.text().await, "x");
 }
@@ -281,10 +323,65 @@ async fn a_suspended_function_answers_503_until_it_is_resumed() {
 #[tokio::test]
 async fn damaged_and_foreign_bundles_are_refused() {
     let worker = worker().start().await;
-    let error = worker.put(&says("x").module("bad.js", b"\xff".to_vec())).await.unwrap_err();
-    assert!(error.message.contains("bad.js:1:1: the module is not UTF-8"), "{error:?}");
-    let error = worker.put(&says("x").module("bad.json", "{")).await.unwrap_err();
-    assert!(error.message.contains("bad.json:1:1: SyntaxError"), "{error:?}");
-    let error = worker.put(&says("x").module("bad.wasm", "no")).await.unwrap_err();
+    let error = worker
+        .put(&says("x").module("bad.js", b"\xff".to_vec()))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .message
+            .contains("bad.js:1:1: the module is not UTF-8"),
+        "{error:?}"
+    );
+    let error = worker
+        .put(&says("x").module("bad.json", "{"))
+        .await
+        .unwrap_err();
+    assert!(
+        error.message.contains("bad.json:1:1: SyntaxError"),
+        "{error:?}"
+    );
+    let error = worker
+        .put(&says("x").module("bad.wasm", "no"))
+        .await
+        .unwrap_err();
     assert!(error.message.contains("bad.wasm:1:1: "), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_later_is_a_503_and_not_tried_at_once_again() {
+    // Loads when it is sent; the first request comes when it no longer does.
+    let soon = std::time::SystemTime::now() + std::time::Duration::from_millis(1500);
+    let soon = soon
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
+    let function = Function::new(
+        "f",
+        &format!(
+            "if (Date.now() > {soon}) {{ console.log('tried'); throw new Error('too late'); }}
+             export default {{ fetch() {{ return new Response('x') }} }}"
+        ),
+    );
+    let worker = worker().with(function).start().await;
+    eventually("time passes", async || {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_millis()
+            > soon + 1
+    })
+    .await;
+    for _ in 0..20 {
+        let error = worker.get("f", "/").await.error().await;
+        assert_eq!(error, (503, "StartFailed".into()));
+    }
+    worker.log.line("main.js:1:").await;
+    let tried = worker
+        .log
+        .lines()
+        .iter()
+        .filter(|line| line.contains("\"tried\""))
+        .count();
+    assert!((1..=3).contains(&tried), "{tried} starts for 20 requests");
 }

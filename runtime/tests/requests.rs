@@ -87,12 +87,7 @@ async fn every_built_in_host_and_explicit_routes_serve() {
         ("www.example.org", "/", Some("/")),
         ("who.other", "/", None),
     ] {
-        let answer = worker
-            .request("", "")
-            .host(host)
-            .path(path)
-            .send()
-            .await;
+        let answer = worker.request("", "").host(host).path(path).send().await;
         match expected {
             Some(expected) => assert_eq!(answer.text().await, expected, "{host}{path}"),
             None => assert_eq!(
@@ -225,7 +220,13 @@ async fn a_slow_reader_holds_the_writer_back() {
         .await;
     let answer = worker.get("flood", "/").await;
     let written = async || -> usize {
-        worker.get("flood", "/written").await.text().await.parse().unwrap()
+        worker
+            .get("flood", "/written")
+            .await
+            .text()
+            .await
+            .parse()
+            .unwrap()
     };
     // Until kernel and pipe are full and nothing moves any more.
     let mut last = 0;

@@ -107,6 +107,6 @@ process() {
   for pid in $(pgrep -f "$2"); do
     if grep -q "/$1/" "/proc/$pid/cgroup" 2>/dev/null; then echo "$pid"; return; fi
   done
-  echo "no process '$2' on $1" >&2
+  echo "no process $2 on $1" >&2
   return 1
 }

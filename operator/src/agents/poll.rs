@@ -74,7 +74,9 @@ pub(super) async fn run(context: Arc<Context>, pod: String, uid: String, address
                 context.agents_changed(changed);
                 continue;
             }
-            Err(error) => tracing::debug!(pod, %error, "failed to ask a runtime pod what it serves"),
+            Err(error) => {
+                tracing::debug!(pod, %error, "failed to ask a runtime pod what it serves")
+            }
         }
         // Whatever the agent became meanwhile, its whole state is asked for again.
         cursor = None;
@@ -123,7 +125,9 @@ fn uri(address: SocketAddr, cursor: Option<&str>) -> String {
 
 /// Read each time: the kubelet replaces the file before the token expires.
 async fn token(path: &Path) -> Result<String, PollError> {
-    let text = tokio::fs::read_to_string(path).await.map_err(PollError::Token)?;
+    let text = tokio::fs::read_to_string(path)
+        .await
+        .map_err(PollError::Token)?;
     Ok(text.trim().to_owned())
 }
 

@@ -1,7 +1,13 @@
 use super::*;
 use serde_json::json;
 
-pub(crate) fn meta(uid: &str, revision: &str, chunk: (usize, usize), sequence: u64, version: u64) -> ObjectMeta {
+pub(crate) fn meta(
+    uid: &str,
+    revision: &str,
+    chunk: (usize, usize),
+    sequence: u64,
+    version: u64,
+) -> ObjectMeta {
     serde_json::from_value(json!({
         "name": format!("fn-{uid}-{revision}-{}", chunk.0),
         "uid": format!("object-{revision}-{}", chunk.0),
@@ -32,8 +38,15 @@ fn a_revision_is_complete_with_all_its_objects() {
 #[test]
 fn what_the_watch_brings_late_changes_nothing() {
     let index = BundleIndex::default();
-    assert!(index.applied(Kind::ConfigMap, &meta("u", "r", (0, 1), 7, 20)).is_some());
-    assert_eq!(index.applied(Kind::ConfigMap, &meta("u", "r", (0, 1), 1, 10)), None);
+    assert!(
+        index
+            .applied(Kind::ConfigMap, &meta("u", "r", (0, 1), 7, 20))
+            .is_some()
+    );
+    assert_eq!(
+        index.applied(Kind::ConfigMap, &meta("u", "r", (0, 1), 1, 10)),
+        None
+    );
     assert_eq!(index.revisions("u")["r"].sequence(), 7);
 }
 

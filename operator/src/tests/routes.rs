@@ -35,8 +35,8 @@ fn names(references: &[FunctionRef]) -> Vec<&str> {
 fn the_older_holds_a_route_and_the_newer_is_told_by_whom() {
     let index = index(r#"{"*": ["*"]}"#);
     let (old, new) = (
-        function("a", "old", 1, &[("x.test", "/v1")]),
-        function("b", "new", 2, &[("x.test", "/v1/"), ("x.test", "/v2")]),
+        function("a", "old", 1, &[("x.a.test", "/v1")]),
+        function("b", "new", 2, &[("x.a.test", "/v1/"), ("x.a.test", "/v2")]),
     );
     index.applied(&new);
     assert_eq!(grant(&index, &new).denied, None);
@@ -46,15 +46,18 @@ fn the_older_holds_a_route_and_the_newer_is_told_by_whom() {
     assert_eq!(granted.routes.len(), 1);
     let (reason, message) = granted.denied.expect("denied");
     assert_eq!(reason, reason::ROUTE_CONFLICT);
-    assert!(message.contains("x.test path /v1/ is held by Function a/old"), "{message}");
+    assert!(
+        message.contains("x.a.test path /v1/ is held by Function a/old"),
+        "{message}"
+    );
     assert_eq!(grant(&index, &old).denied, None);
 }
 
 #[test]
 fn a_route_let_go_wakes_the_one_that_waits() {
     let index = index(r#"{"*": ["*"]}"#);
-    let holder = function("a", "holder", 1, &[("x.test", "/")]);
-    let waiting = function("a", "waiting", 2, &[("x.test", "/")]);
+    let holder = function("a", "holder", 1, &[("x.a.test", "/")]);
+    let waiting = function("a", "waiting", 2, &[("x.a.test", "/")]);
     index.applied(&holder);
     index.applied(&waiting);
     let touched = index.applied(&function("a", "holder", 1, &[]));
@@ -71,8 +74,8 @@ fn a_route_let_go_wakes_the_one_that_waits() {
 fn a_tie_goes_to_the_smaller_uid() {
     let index = index(r#"{"*": ["*"]}"#);
     let (a, b) = (
-        function("n", "a", 1, &[("x.test", "/")]),
-        function("n", "b", 1, &[("x.test", "/")]),
+        function("n", "a", 1, &[("x.a.test", "/")]),
+        function("n", "b", 1, &[("x.a.test", "/")]),
     );
     index.applied(&b);
     index.applied(&a);
@@ -90,7 +93,10 @@ fn a_claim_without_permission_blocks_nobody() {
     assert_eq!(grant(&index, &owner).denied, None);
     let (reason, message) = grant(&index, &squatter).denied.expect("denied");
     assert_eq!(reason, reason::HOST_NOT_ALLOWED);
-    assert!(message.contains("namespace evil may not claim host shop.test"), "{message}");
+    assert!(
+        message.contains("namespace evil may not claim host shop.test"),
+        "{message}"
+    );
     assert!(index.replace_hosts(AllowedHosts::none("isolet.local")));
     assert!(grant(&index, &owner).denied.is_some());
 }
@@ -99,14 +105,17 @@ fn a_claim_without_permission_blocks_nobody() {
 fn what_a_restarted_watch_does_not_list_is_gone() {
     let index = index(r#"{"*": ["*"]}"#);
     index.listing();
-    index.applied(&function("n", "stays", 2, &[("x.test", "/")]));
-    index.applied(&function("n", "goes", 1, &[("x.test", "/")]));
+    index.applied(&function("n", "stays", 2, &[("x.a.test", "/")]));
+    index.applied(&function("n", "goes", 1, &[("x.a.test", "/")]));
     assert!(!index.is_synced());
     assert_eq!(index.listed(), Touched::default());
     assert!(index.is_synced());
     index.listing();
-    index.applied(&function("n", "stays", 2, &[("x.test", "/")]));
-    assert!(index.find("uid-goes").is_some(), "kept until the list is complete");
+    index.applied(&function("n", "stays", 2, &[("x.a.test", "/")]));
+    assert!(
+        index.find("uid-goes").is_some(),
+        "kept until the list is complete"
+    );
     let touched = index.listed();
     assert_eq!(touched.gone, ["uid-goes"]);
     assert_eq!(names(&touched.reconcile), ["stays"]);

@@ -49,7 +49,12 @@ fn pods(serving: usize, ready: usize) -> Observation {
     }
 }
 
-fn status_of(before: Option<FunctionStatus>, verdict: &Verdict, told: Option<&str>, pods: &Observation) -> FunctionStatus {
+fn status_of(
+    before: Option<FunctionStatus>,
+    verdict: &Verdict,
+    told: Option<&str>,
+    pods: &Observation,
+) -> FunctionStatus {
     at(before, verdict, told, pods, "2026-01-01T00:00:01Z")
 }
 
@@ -60,20 +65,35 @@ fn at(
     pods: &Observation,
     now: &str,
 ) -> FunctionStatus {
-    let facts = Facts { verdict, told, pods };
-    compute(&function(before), &config(), &facts, now.parse().expect("a time"))
+    let facts = Facts {
+        verdict,
+        told,
+        pods,
+    };
+    compute(
+        &function(before),
+        &config(),
+        &facts,
+        now.parse().expect("a time"),
+    )
 }
 
 /// `Type=Status/Reason`, sorted.
 fn conditions(status: &FunctionStatus) -> Vec<String> {
-    let mut all: Vec<_> =
-        status.conditions.iter().map(|c| format!("{}={}/{}", c.type_, c.status, c.reason)).collect();
+    let mut all: Vec<_> = status
+        .conditions
+        .iter()
+        .map(|c| format!("{}={}/{}", c.type_, c.status, c.reason))
+        .collect();
     all.sort_unstable();
     all
 }
 
 fn message<'a>(status: &'a FunctionStatus, kind: &str) -> &'a str {
-    let found = status.conditions.iter().find(|condition| condition.type_ == kind);
+    let found = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind);
     &found.expect(kind).message
 }
 
@@ -82,13 +102,29 @@ fn good_and_served_everywhere() {
     let status = status_of(None, &good(), Some("new"), &pods(2, 2));
     assert_eq!(
         conditions(&status),
-        ["Accepted=True/Accepted", "Programmed=True/Programmed", "Ready=True/Ready", "ResolvedRefs=True/Resolved"]
+        [
+            "Accepted=True/Accepted",
+            "Programmed=True/Programmed",
+            "Ready=True/Ready",
+            "ResolvedRefs=True/Resolved"
+        ]
     );
     assert_eq!(status.url.as_deref(), Some("http://f.n.isolet.local"));
-    assert_eq!(status.address.expect("one").url, "http://isolet.sys.svc.cluster.local/fn/n/f/");
+    assert_eq!(
+        status.address.expect("one").url,
+        "http://isolet.sys.svc.cluster.local/fn/n/f/"
+    );
     assert_eq!(status.nodes.expect("some").summary, "2/2");
-    assert_eq!((status.observed_generation, status.size), (Some(4), Some(9)));
-    assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(4)));
+    assert_eq!(
+        (status.observed_generation, status.size),
+        (Some(4), Some(9))
+    );
+    assert!(
+        status
+            .conditions
+            .iter()
+            .all(|condition| condition.observed_generation == Some(4))
+    );
 }
 
 #[test]
@@ -104,7 +140,10 @@ fn on_its_way_it_is_reconciling() {
             "ResolvedRefs=True/Resolved"
         ]
     );
-    assert_eq!(message(&status, "Ready"), "1 of 2 ready runtime pods serve revision new");
+    assert_eq!(
+        message(&status, "Ready"),
+        "1 of 2 ready runtime pods serve revision new"
+    );
     let status = status_of(None, &good(), Some("new"), &pods(0, 0));
     assert!(conditions(&status).contains(&"Reconciling=True/NoRuntime".to_owned()));
 }
@@ -128,8 +167,14 @@ fn a_broken_update_keeps_revision_and_size_and_says_what_serves() {
             "Stalled=True/SyntaxError"
         ]
     );
-    assert_eq!((status.revision.as_deref(), status.size), (Some("old"), Some(5)));
-    assert_eq!(message(&status, "Ready"), "main.ts:1:2: no; revision old goes on serving");
+    assert_eq!(
+        (status.revision.as_deref(), status.size),
+        (Some("old"), Some(5))
+    );
+    assert_eq!(
+        message(&status, "Ready"),
+        "main.ts:1:2: no; revision old goes on serving"
+    );
 }
 
 #[test]
@@ -153,7 +198,9 @@ fn a_missing_reference_is_tried_again() {
 
 #[test]
 fn a_lost_route_serves_but_is_not_ready() {
-    let Verdict::Good { summary, .. } = good() else { unreachable!() };
+    let Verdict::Good { summary, .. } = good() else {
+        unreachable!()
+    };
     let verdict = Verdict::Good {
         summary,
         lost: Some((reason::ROUTE_CONFLICT, "held by a/b".into())),
@@ -209,16 +256,37 @@ fn a_new_pod_that_has_not_told_yet_changes_nothing() {
 
 #[test]
 fn transition_times_move_only_with_the_status() {
-    let first = at(None, &good(), Some("new"), &pods(1, 2), "2026-01-01T00:00:01.5Z");
-    let second = at(Some(first.clone()), &good(), Some("new"), &pods(2, 2), "2026-01-01T00:00:09Z");
+    let first = at(
+        None,
+        &good(),
+        Some("new"),
+        &pods(1, 2),
+        "2026-01-01T00:00:01.5Z",
+    );
+    let second = at(
+        Some(first.clone()),
+        &good(),
+        Some("new"),
+        &pods(2, 2),
+        "2026-01-01T00:00:09Z",
+    );
     let time = |status: &FunctionStatus, kind: &str| {
-        let found = status.conditions.iter().find(|condition| condition.type_ == kind);
+        let found = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind);
         found.expect(kind).last_transition_time.0.to_string()
     };
     assert_eq!(time(&first, "Accepted"), "2026-01-01T00:00:01Z");
     assert_eq!(time(&second, "Accepted"), "2026-01-01T00:00:01Z");
     assert_eq!(time(&second, "Ready"), "2026-01-01T00:00:09Z");
-    let third = at(Some(second.clone()), &good(), Some("new"), &pods(2, 2), "2026-01-01T00:01:00Z");
+    let third = at(
+        Some(second.clone()),
+        &good(),
+        Some("new"),
+        &pods(2, 2),
+        "2026-01-01T00:01:00Z",
+    );
     assert_eq!(second, third, "the same facts give the same status");
 }
 

@@ -15,7 +15,8 @@ fn with_secret() -> Value {
     json!({"source": {"inline": code("x")}, "env": [{"name": "TOKEN", "valueFrom": reference}]})
 }
 
-async fn grant(world: &World) {
+/// What the command in the condition does.
+pub(crate) async fn grant(world: &World) {
     create::<RoleBinding>(
         world.in_tenant(),
         json!({
@@ -29,7 +30,11 @@ async fn grant(world: &World) {
 
 fn value(secret: &Secret) -> Option<String> {
     let bytes = &secret.data.as_ref()?.get("bundle")?.0;
-    SecretValues::decode(bytes).expect("secret values").values.get("TOKEN").cloned()
+    SecretValues::decode(bytes)
+        .expect("secret values")
+        .values
+        .get("TOKEN")
+        .cloned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,34 +43,60 @@ async fn a_secret_is_asked_for_found_and_followed() {
     let _pod = world.pod(1).await;
     let _operator = world.operator();
     world.apply("hello", with_secret()).await;
-    let not_permitted = |status: &FunctionStatus| is(status, "ResolvedRefs", "False", "RefNotPermitted");
+    let not_permitted =
+        |status: &FunctionStatus| is(status, "ResolvedRefs", "False", "RefNotPermitted");
     let function = world.until("not permitted", "hello", not_permitted).await;
     let command = format!(
         "kubectl create rolebinding isolet-refs -n {} --clusterrole=isolet-function-refs --serviceaccount={}:isolet-operator",
         world.tenant, world.system
     );
-    assert!(message(&function, "Ready").contains(&command), "{}", message(&function, "Ready"));
+    assert!(
+        message(&function, "Ready").contains(&command),
+        "{}",
+        message(&function, "Ready")
+    );
     assert!(is(status(&function), "Accepted", "Unknown", "Pending"));
-    assert!(is(status(&function), "Reconciling", "True", "RefNotPermitted"));
+    assert!(is(
+        status(&function),
+        "Reconciling",
+        "True",
+        "RefNotPermitted"
+    ));
 
     grant(&world).await;
     let not_found = |status: &FunctionStatus| is(status, "ResolvedRefs", "False", "RefNotFound");
     let function = world.until("not found", "hello", not_found).await;
     let told = message(&function, "ResolvedRefs");
-    assert!(told.contains("spec.env[0] TOKEN valueFrom.secretKeyRef"), "{told}");
-    assert!(told.contains(&format!("no Secret {}/credentials", world.tenant)), "{told}");
+    assert!(
+        told.contains("spec.env[0] TOKEN valueFrom.secretKeyRef"),
+        "{told}"
+    );
+    assert!(
+        told.contains(&format!("no Secret {}/credentials", world.tenant)),
+        "{told}"
+    );
 
     let secret = json!({"metadata": {"name": "credentials"}, "stringData": {"other": "x"}});
     create::<Secret>(world.in_tenant(), secret).await;
     let no_key = |status: &FunctionStatus| {
-        status.conditions.iter().any(|c| c.type_ == "ResolvedRefs" && c.message.contains("has no key token"))
+        status
+            .conditions
+            .iter()
+            .any(|c| c.type_ == "ResolvedRefs" && c.message.contains("has no key token"))
     };
     world.until("told of the key", "hello", no_key).await;
 
     let set = async |text: &str| {
         let patch = json!({"stringData": {"token": text}});
         let secrets = world.in_tenant::<Secret>();
-        secrets.patch("credentials", &PatchParams::default(), &Patch::Merge(&patch)).await.expect("patches");
+        secrets
+            .patch(
+                "credentials",
+                &PatchParams::default(),
+                &Patch::Merge(&patch),
+            )
+            .await
+            .expect("patches");
     };
     set("first-value").await;
     let function = world.until_ready("hello").await;
@@ -73,18 +104,35 @@ async fn a_secret_is_asked_for_found_and_followed() {
     let first = status(&function).revision.clone();
     let secrets = world.secrets(&uid).await;
     assert_eq!(secrets.len(), 1);
-    assert_eq!(secrets[0].name_any(), format!("fn-{}-{}-env", &uid[..8], first.clone().expect("a revision")));
+    assert_eq!(
+        secrets[0].name_any(),
+        format!(
+            "fn-{}-{}-env",
+            &uid[..8],
+            first.clone().expect("a revision")
+        )
+    );
     assert_eq!(value(&secrets[0]).as_deref(), Some("first-value"));
     for object in world.config_maps(&uid).await {
         let text = format!("{object:?}");
-        assert!(!text.contains("first-value"), "a ConfigMap holds the secret");
+        assert!(
+            !text.contains("first-value"),
+            "a ConfigMap holds the secret"
+        );
     }
 
     set("second-value").await;
-    let moved = move |status: &FunctionStatus| status.revision != first && is(status, "Ready", "True", "Ready");
+    let moved = move |status: &FunctionStatus| {
+        status.revision != first && is(status, "Ready", "True", "Ready")
+    };
     world.until("at a new revision", "hello", moved).await;
     eventually("the new value", || async {
-        world.secrets(&uid).await.iter().filter_map(value).any(|value| value == "second-value")
+        world
+            .secrets(&uid)
+            .await
+            .iter()
+            .filter_map(value)
+            .any(|value| value == "second-value")
     })
     .await;
 }
@@ -110,19 +158,33 @@ async fn code_and_values_come_from_config_maps() {
         .await;
     let not_found = |status: &FunctionStatus| is(status, "ResolvedRefs", "False", "RefNotFound");
     let function = world.until("not found", "hello", not_found).await;
-    assert!(message(&function, "Ready").contains("spec.source.configMapRef"), "{}", message(&function, "Ready"));
+    assert!(
+        message(&function, "Ready").contains("spec.source.configMapRef"),
+        "{}",
+        message(&function, "Ready")
+    );
     let values = json!({"metadata": {"name": "values"}, "data": {"k": "v"}});
     create::<ConfigMap>(world.in_tenant(), values).await;
-    let sources = json!({"metadata": {"name": "code"}, "data": {"main.ts": code("from a ConfigMap")}});
+    let sources =
+        json!({"metadata": {"name": "code"}, "data": {"main.ts": code("from a ConfigMap")}});
     create::<ConfigMap>(world.in_tenant(), sources).await;
     let function = world.until_ready("hello").await;
-    assert!(pod.main_of(&uid(&function)).expect("serves").1.contains("from a ConfigMap"));
+    assert!(
+        pod.main_of(&uid(&function))
+            .expect("serves")
+            .1
+            .contains("from a ConfigMap")
+    );
 
     let change = json!({"data": {"main.ts": code("changed")}});
     let config_maps = world.in_tenant::<ConfigMap>();
-    config_maps.patch("code", &PatchParams::default(), &Patch::Merge(&change)).await.expect("patches");
+    config_maps
+        .patch("code", &PatchParams::default(), &Patch::Merge(&change))
+        .await
+        .expect("patches");
     eventually("the changed code", || async {
-        pod.main_of(&uid(&function)).is_some_and(|(_, main)| main.contains("changed"))
+        pod.main_of(&uid(&function))
+            .is_some_and(|(_, main)| main.contains("changed"))
     })
     .await;
 }

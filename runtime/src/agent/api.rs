@@ -13,6 +13,7 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::metrics::Metrics;
 use crate::bundle::SourceEvent;
@@ -22,6 +23,7 @@ use crate::bundle::store::{Kind, Store};
 
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(15);
 /// Bundles are large: a page of them is a few dozen MiB at worst.
 const PAGE: u32 = 50;
 /// So long a start waits for the API server before it is content with the disk cache.
@@ -219,6 +221,7 @@ fn secret(object: &Secret) -> (ObjectKey, Result<BundleObject, ObjectError>) {
 #[derive(Default)]
 struct Delays {
     failures: u32,
+    last: Option<Instant>,
 }
 
 impl Iterator for Delays {
@@ -227,14 +230,22 @@ impl Iterator for Delays {
     fn next(&mut self) -> Option<Duration> {
         let delay = (FIRST_DELAY * 2u32.saturating_pow(self.failures)).min(LONGEST_DELAY);
         self.failures = self.failures.saturating_add(1);
+        self.last = Some(Instant::now());
         let jitter = getrandom::u32().unwrap_or(0) % 256;
         Some(delay + delay * jitter / 1024)
     }
 }
 
 impl Backoff for Delays {
+    /// Called for every event, also for the one with which a list begins that then fails: so a failure is forgotten only
+    /// after a while.
     fn reset(&mut self) {
-        self.failures = 0;
+        if self
+            .last
+            .is_some_and(|last| last.elapsed() > FORGOTTEN_AFTER)
+        {
+            *self = Self::default();
+        }
     }
 }
 
@@ -243,12 +254,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_to_a_bound_and_begin_anew() {
+    fn delays_grow_to_a_bound_and_begin_anew_after_a_while() {
         let mut delays = Delays::default();
         let first = delays.next().unwrap();
         assert!((200..=250).contains(&first.as_millis()), "{first:?}");
         let last = delays.by_ref().take(50).last().unwrap();
         assert!((5000..=6250).contains(&last.as_millis()), "{last:?}");
+        delays.reset();
+        assert!(
+            delays.next().unwrap().as_millis() >= 5000,
+            "the failure is too fresh"
+        );
+        let long_ago = Instant::now().checked_sub(FORGOTTEN_AFTER + Duration::from_secs(1));
+        delays.last = Some(long_ago.unwrap());
         delays.reset();
         assert!(delays.next().unwrap().as_millis() <= 250);
     }

@@ -14,7 +14,7 @@ use isolet_crds::report::Refused;
 use tokio::net::UnixStream;
 
 use crate::bundle::Revision;
-use crate::control::{BUNDLE_BYTES_HEADER, LoadError};
+use crate::control::{BUNDLE_BYTES_HEADER, CHECKED_HEADER, LoadError, OPEN_PATH};
 
 /// Loading parses and compiles: no revision needs this long.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,17 +59,21 @@ impl Control {
     }
 
     /// Makes the worker serve the revision.
-    pub async fn put(&self, revision: &Revision) -> Result<(), ControlError> {
+    /// `checked`: it has loaded in an earlier worker.
+    pub async fn put(&self, revision: &Revision, checked: bool) -> Result<(), ControlError> {
         let pieces = [Some(revision.bundle.clone()), revision.secrets.clone()];
         let frames = pieces
             .into_iter()
             .flatten()
             .map(|piece| Ok(Frame::data(piece)));
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::PUT)
             .uri(uri(&revision.identity.uid))
-            .header(BUNDLE_BYTES_HEADER, revision.bundle.len())
-            .body(BodyExt::boxed(StreamBody::new(stream::iter(frames))));
+            .header(BUNDLE_BYTES_HEADER, revision.bundle.len());
+        if checked {
+            request = request.header(CHECKED_HEADER, "true");
+        }
+        let request = request.body(BodyExt::boxed(StreamBody::new(stream::iter(frames))));
         let refused = |message: String| {
             ControlError::Refused(Refused {
                 revision: revision.name().to_owned(),
@@ -116,6 +120,15 @@ impl Control {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ControlError::Lost("no answer to a DELETE".into())),
         }
+    }
+
+    /// Lets the worker accept tenants' connections.
+    pub async fn open(&self) -> Result<(), ControlError> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("http://worker{OPEN_PATH}"))
+            .body(empty());
+        self.send(request, MAX_ANSWER_BYTES).await.map(drop)
     }
 
     /// The worker's metrics, as Prometheus text.

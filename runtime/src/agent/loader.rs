@@ -27,6 +27,8 @@ use crate::egress::table::EgressTable;
 const ORDERS_AT_ONCE: usize = 8;
 /// Before an order that found no worker is given again: the supervisor is about to tell that it is lost.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
+/// A worker is opened at the latest after so long, whatever has not loaded by then.
+const OPEN_AFTER: Duration = Duration::from_secs(10);
 /// After so long without a worker the pod is not ready: one that is replaced at once is nobody's concern.
 const UNREADY_AFTER: Duration = Duration::from_secs(3);
 
@@ -34,10 +36,10 @@ const UNREADY_AFTER: Duration = Duration::from_secs(3);
 pub enum WorkerEvent {
     /// A worker is there and serves nothing yet.
     Started(Control),
-    /// It is gone; these Functions ran just then, by UID.
+    /// It is gone.
     Lost {
-        /// From the breadcrumb.
-        running: Vec<String>,
+        /// Functions that count as its cause, by UID, from the breadcrumb.
+        blamed: Vec<String>,
     },
 }
 
@@ -76,6 +78,7 @@ pub async fn run(
         generation: 0,
         synced: false,
         lost_at: None,
+        closed_until: None,
         outputs,
     };
     loop {
@@ -85,6 +88,9 @@ pub async fn run(
             () = tokio::time::sleep_until(unready_at.unwrap_or_else(Instant::now)), if unready_at.is_some() => {
                 loader.lost_at = None;
                 loader.outputs.ready.send_replace(false);
+            }
+            () = tokio::time::sleep_until(loader.closed_until.unwrap_or_else(Instant::now)), if loader.closed_until.is_some() => {
+                loader.open();
             }
             event = workers.recv() => match event {
                 Some(event) => loader.worker(event),
@@ -108,6 +114,8 @@ struct Loader {
     synced: bool,
     /// When the last worker went, while there is none.
     lost_at: Option<Instant>,
+    /// While the worker accepts no connections: when it is opened at the latest.
+    closed_until: Option<Instant>,
     outputs: Outputs,
 }
 
@@ -144,6 +152,7 @@ impl Loader {
         let ready = self.synced && self.plan.settled();
         // Once ready, a worker that restarts or a revision under way does not take the pod out of service.
         if ready {
+            self.open();
             self.outputs
                 .ready
                 .send_if_modified(|old| !std::mem::replace(old, true));
@@ -152,6 +161,20 @@ impl Loader {
             .metrics
             .functions
             .set(self.plan.serving_count() as i64);
+    }
+
+    fn open(&mut self) {
+        let Some(control) = self.control.clone() else {
+            return;
+        };
+        if self.closed_until.take().is_none() {
+            return;
+        }
+        tokio::spawn(async move {
+            if let Err(error) = control.open().await {
+                tracing::debug!(%error, "the worker went before it was opened");
+            }
+        });
     }
 
     fn source(&mut self, event: SourceEvent) {
@@ -170,16 +193,18 @@ impl Loader {
             WorkerEvent::Started(control) => {
                 self.generation += 1;
                 self.lost_at = None;
+                self.closed_until = Some(Instant::now() + OPEN_AFTER);
                 self.control = Some(control.clone());
                 self.outputs.worker.send_replace(Some(control));
                 self.plan.worker_started();
             }
-            WorkerEvent::Lost { running } => {
+            WorkerEvent::Lost { blamed } => {
                 self.control = None;
+                self.closed_until = None;
                 self.lost_at = Some(Instant::now());
                 self.outputs.worker.send_replace(None);
                 self.generation += 1;
-                for uid in self.plan.worker_lost(&running) {
+                for uid in self.plan.worker_lost(&blamed) {
                     self.outputs.metrics.quarantines.inc();
                     tracing::error!(
                         uid,
@@ -276,9 +301,10 @@ async fn carry_out(control: &Control, action: &Action) -> Result<(), ControlErro
         Action::Put(Wanted {
             revision,
             suspended: false,
-        }) => control.put(revision).await,
+            checked,
+        }) => control.put(revision, *checked).await,
         Action::Put(Wanted { revision, .. }) => match revision.suspended() {
-            Ok(stand_in) => control.put(&stand_in).await,
+            Ok(stand_in) => control.put(&stand_in, false).await,
             Err(error) => Err(ControlError::Refused(Refused {
                 revision: revision.name().to_owned(),
                 message: error.to_string(),

@@ -5,9 +5,15 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
+/// The client's own line about a failed request says nothing that ours, with more in it, does not.
+const CLIENT: &str = "kube_client::client::builder=off";
+
 /// One JSON line an event, on standard output, from `info` on.
 pub fn json() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    if let Ok(directive) = CLIENT.parse() {
+        filter = filter.add_directive(directive);
+    }
     let subscriber = tracing_subscriber::fmt()
         .json()
         .flatten_event(true)

@@ -33,6 +33,8 @@ pub struct Wanted {
     pub revision: Arc<Revision>,
     /// Its code is not to run: it is there so that callers get 503, not 404.
     pub suspended: bool,
+    /// It has loaded in an earlier worker.
+    pub checked: bool,
 }
 
 impl Wanted {
@@ -60,6 +62,8 @@ struct FunctionPlan {
     change: Option<Change>,
     serving: Option<Wanted>,
     refused: HashMap<String, Refused>,
+    /// Digests of revisions that have loaded.
+    loaded: HashSet<String>,
     crashes: HashMap<String, u32>,
 }
 
@@ -87,6 +91,7 @@ impl FunctionPlan {
         let wanted = |revision: &Arc<Revision>, suspended| Wanted {
             revision: revision.clone(),
             suspended,
+            checked: self.loaded.contains(revision.digest.as_str()),
         };
         match runs {
             Some(revision) => Some(wanted(revision, false)),
@@ -127,6 +132,9 @@ impl Plan {
             .refused
             .retain(|digest, _| known.contains(digest.as_str()));
         function
+            .loaded
+            .retain(|digest| known.contains(digest.as_str()));
+        function
             .crashes
             .retain(|digest, _| known.contains(digest.as_str()));
         function.change = Some(change);
@@ -139,13 +147,12 @@ impl Plan {
         self.dirty.extend(self.functions.keys().cloned());
     }
 
-    /// The worker is gone. `running`: the Functions that it ran just then, by UID; each crash counts against the revisions
-    /// that served. Returns the UIDs that are quarantined by it.
-    pub fn worker_lost(&mut self, running: &[String]) -> Vec<String> {
+    /// The worker is gone. `blamed`: the Functions that count as its cause, by UID. Returns those that are quarantined by it.
+    pub fn worker_lost(&mut self, blamed: &[String]) -> Vec<String> {
         self.worker_up = false;
         let busy = std::mem::take(&mut self.busy);
         let mut quarantined = Vec::new();
-        for uid in running {
+        for uid in blamed {
             let Some(function) = self.functions.get_mut(uid) else {
                 continue;
             };
@@ -211,7 +218,13 @@ impl Plan {
             return;
         };
         match outcome {
-            Ok(()) => function.serving = Some(put.clone()),
+            Ok(()) => {
+                if !put.suspended {
+                    let digest = put.revision.digest.as_str();
+                    function.loaded.insert(digest.to_owned());
+                }
+                function.serving = Some(put.clone());
+            }
             Err(refused) => {
                 function
                     .refused
@@ -331,6 +344,15 @@ mod tests {
         Wanted {
             revision: revision.clone(),
             suspended: false,
+            checked: false,
+        }
+    }
+
+    /// As it is ordered from a worker after the one that loaded it.
+    fn again(revision: &Arc<Revision>) -> Wanted {
+        Wanted {
+            checked: true,
+            ..runs(revision)
         }
     }
 
@@ -409,11 +431,11 @@ mod tests {
         let (old, bad) = (revision("a", "old", 1), revision("a", "bad", 2));
         let mut plan = started();
         offer(&mut plan, &[&bad, &old]);
-        for crash in 1..=2 {
-            assert_eq!(plan.next_action(), Some(Action::Put(runs(&bad))));
-            plan.put_done(&runs(&bad), Ok(()));
+        for order in [runs(&bad), again(&bad)] {
+            assert_eq!(plan.next_action(), Some(Action::Put(order.clone())));
+            plan.put_done(&order, Ok(()));
             let quarantined = plan.worker_lost(&["uid-a".into(), "unknown".into()]);
-            assert_eq!(quarantined.len(), usize::from(crash == 2));
+            assert_eq!(quarantined.len(), usize::from(order.checked));
             plan.worker_started();
         }
         assert_eq!(
@@ -436,15 +458,16 @@ mod tests {
         let bad = revision("a", "bad", 1);
         let mut plan = started();
         offer(&mut plan, &[&bad]);
-        for _ in 1..=2 {
-            assert_eq!(plan.next_action(), Some(Action::Put(runs(&bad))));
-            plan.put_done(&runs(&bad), Ok(()));
+        for order in [runs(&bad), again(&bad)] {
+            assert_eq!(plan.next_action(), Some(Action::Put(order.clone())));
+            plan.put_done(&order, Ok(()));
             plan.worker_lost(&["uid-a".into()]);
             plan.worker_started();
         }
         let suspended = Wanted {
             revision: bad.clone(),
             suspended: true,
+            checked: true,
         };
         assert_eq!(plan.next_action(), Some(Action::Put(suspended.clone())));
         plan.put_done(&suspended, Ok(()));
@@ -470,7 +493,7 @@ mod tests {
             plan.worker_lost(&["uid-a".into()]);
             plan.worker_started();
         }
-        assert_eq!(plan.next_action(), Some(Action::Put(runs(&old))));
+        assert_eq!(plan.next_action(), Some(Action::Put(again(&old))));
     }
 
     #[test]
@@ -489,9 +512,10 @@ mod tests {
         let one = revision("a", "1", 1);
         let mut plan = started();
         offer(&mut plan, &[&one]);
-        for _ in 0..5 {
-            assert_eq!(plan.next_action(), Some(Action::Put(runs(&one))));
-            plan.put_done(&runs(&one), Ok(()));
+        for crash in 0..5 {
+            let order = if crash == 0 { runs(&one) } else { again(&one) };
+            assert_eq!(plan.next_action(), Some(Action::Put(order.clone())));
+            plan.put_done(&order, Ok(()));
             assert!(plan.worker_lost(&[]).is_empty());
             assert_eq!(plan.serving_count(), 0);
             plan.worker_started();

@@ -1,7 +1,9 @@
 //! The agent's own port: probes, metrics, and for the operator what this node serves.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +25,8 @@ use super::metrics::Metrics;
 use super::report::ReportLog;
 
 const MAX_CONNECTIONS: usize = 256;
+/// Of one address, so that a pod that holds connections cannot keep the kubelet's probes out.
+const MAX_CONNECTIONS_OF_ONE: usize = 32;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the endpoints show.
@@ -45,6 +49,7 @@ impl AgentServer {
     /// Serves until `stop`.
     pub async fn run(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let peers = Arc::new(Peers::default());
         loop {
             // It is never closed.
             let Ok(slot) = connections.clone().acquire_owned().await else {
@@ -54,8 +59,12 @@ impl AgentServer {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => return,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, place) = match accepted {
+                Ok((stream, address)) => match peers.admit(address.ip()) {
+                    Some(place) => (stream, place),
+                    // Dropping the stream closes it.
+                    None => continue,
+                },
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -64,7 +73,7 @@ impl AgentServer {
             };
             let (server, stop) = (self.clone(), stop.clone());
             tokio::spawn(async move {
-                let _slot = slot;
+                let _held = (slot, place);
                 let service = service_fn(|request| {
                     let server = server.clone();
                     async move { Ok::<_, Infallible>(server.answer(request).await) }
@@ -160,6 +169,42 @@ impl AgentServer {
     }
 }
 
+/// Open connections by address.
+#[derive(Default)]
+struct Peers(Mutex<HashMap<IpAddr, usize>>);
+
+struct Place {
+    peers: Arc<Peers>,
+    address: IpAddr,
+}
+
+impl Peers {
+    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(address).or_default();
+        if *count >= MAX_CONNECTIONS_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            peers: Arc::clone(self),
+            address,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Query {
     since: Option<String>,
@@ -226,6 +271,21 @@ fn json_response(status: StatusCode, body: serde_json::Result<Vec<u8>>) -> Respo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_address_cannot_hold_all_connections() {
+        let peers = Arc::new(Peers::default());
+        let (greedy, other) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let mut held: Vec<_> = (0..MAX_CONNECTIONS_OF_ONE)
+            .map(|_| peers.admit(greedy).unwrap())
+            .collect();
+        assert!(peers.admit(greedy).is_none());
+        assert!(peers.admit(other).is_some());
+        held.pop();
+        held.push(peers.admit(greedy).unwrap());
+        held.clear();
+        assert!(peers.0.lock().unwrap().is_empty());
+    }
 
     #[test]
     fn queries() {

@@ -154,18 +154,22 @@ impl Supervisor {
 
     async fn lost(&self, running: &Running, status: io::Result<ExitStatus>) {
         self.metrics.worker_crashes.inc();
-        let running = breadcrumb::running(&running.breadcrumb);
+        let traces = breadcrumb::read(&running.breadcrumb);
         let status = match status {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
         tracing::error!(
             status,
-            running = running.join(" "),
+            running = traces.running.join(" "),
+            blamed = traces.blamed.join(" "),
             "the worker ended unasked"
         );
+        let lost = WorkerEvent::Lost {
+            blamed: traces.blamed,
+        };
         // The loader ends only after this task.
-        let _ = self.events.send(WorkerEvent::Lost { running }).await;
+        let _ = self.events.send(lost).await;
     }
 
     async fn start(&mut self) -> Result<Running, WorkerError> {
@@ -237,6 +241,7 @@ impl Supervisor {
         command
             .arg("--drain-seconds")
             .arg(self.settings.drain.as_secs().to_string());
+        command.arg("--closed");
         if self.settings.dev {
             command.arg("--dev");
         }

@@ -213,6 +213,8 @@ pub struct CacheWriter {
 struct Shared {
     cache: Cache,
     pending: Mutex<HashMap<String, Option<Arc<Revision>>>>,
+    /// Held while files are written, so that a flush also waits for the one under way.
+    writing: Mutex<()>,
     wake: Notify,
 }
 
@@ -222,6 +224,7 @@ impl CacheWriter {
         let shared = Arc::new(Shared {
             cache,
             pending: Mutex::default(),
+            writing: Mutex::default(),
             wake: Notify::new(),
         });
         let writer = Self {
@@ -252,7 +255,7 @@ impl CacheWriter {
         self.put(uid.to_owned(), None);
     }
 
-    /// Writes what still waits, on this thread: for the end of the process.
+    /// Returns once everything told before is on disk; blocks this thread, for the end of the process.
     pub fn flush(&self) {
         self.shared.drain();
     }
@@ -265,6 +268,7 @@ impl CacheWriter {
 
 impl Shared {
     fn drain(&self) {
+        let _writing = lock(&self.writing);
         loop {
             let next = {
                 let mut pending = lock(&self.pending);
@@ -364,6 +368,21 @@ mod tests {
         fs::write(cache.folder.join("uid-c.new"), "half").unwrap();
         assert_eq!(cache.load(), []);
         assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_flush_leaves_nothing_unwritten() {
+        for _ in 0..20 {
+            let (_folder, cache) = cache();
+            let writer = CacheWriter::start(cache.clone());
+            for number in 0..10 {
+                writer.store(testing::revision(&format!("f{number}"), "1", 1));
+                tokio::task::yield_now().await;
+            }
+            writer.remove("uid-f3");
+            writer.flush();
+            assert_eq!(cache.load().len(), 9);
+        }
     }
 
     #[test]

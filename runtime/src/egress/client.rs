@@ -1,4 +1,6 @@
-//! One outbound request, with its redirects: each hop connects anew and is checked anew.
+//! One outbound request, with its redirects: each hop is checked anew.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
@@ -6,12 +8,13 @@ use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use isolet_crds::egress::EgressRule;
 use url::Url;
 
 use super::EgressError;
-use super::connect::Connector;
+use super::connect::{Connector, Target};
+use super::pool::{Connection, Key, Pool};
 use super::redirect::{Hop, MAX_REDIRECTS, is_redirect};
+use super::table::FunctionEgress;
 
 /// Larger bodies cannot be sent a second time after a 307 or 308.
 const MAX_REPLAYED_BYTES: u64 = 1 << 20;
@@ -47,65 +50,164 @@ enum Payload {
     Spent,
 }
 
-/// Sends the request and follows its redirects.
-pub async fn fetch(
-    connector: &Connector,
-    rules: &[EgressRule],
-    request: Request<Incoming>,
-    mode: RedirectMode,
-) -> Result<Fetched, EgressError> {
-    let (parts, body) = request.into_parts();
-    let url = Url::parse(&parts.uri.to_string())
-        .map_err(|error| EgressError::Unsendable(format!("the address is no URL: {error}")))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(EgressError::Unsendable(format!(
-            "{}: cannot be fetched: only http: and https: can",
-            url.scheme()
-        )));
-    }
-    if matches!(parts.method, Method::CONNECT | Method::TRACE) {
-        return Err(EgressError::Unsendable(format!(
-            "the method {} is not allowed",
-            parts.method
-        )));
-    }
-    let mut hop = Hop {
-        method: parts.method,
-        url,
-        headers: parts.headers,
-        with_body: true,
-    };
-    strip(&mut hop.headers);
-    let mut payload = payload(body, mode).await?;
-    for _ in 0..=MAX_REDIRECTS {
-        let response = exchange(connector, rules, &hop, &mut payload).await?;
-        let status = response.status();
-        if !is_redirect(status) || mode == RedirectMode::Manual {
-            return Ok(Fetched {
-                response,
-                url: hop.url,
-            });
+type Outgoing = Either<Full<Bytes>, Incoming>;
+
+/// Sends requests in the name of Functions.
+pub struct Client {
+    connector: Connector,
+    pool: Arc<Pool<Outgoing>>,
+}
+
+impl Client {
+    /// Connects by this connector.
+    pub fn new(connector: Connector) -> Self {
+        Self {
+            connector,
+            pool: Arc::default(),
         }
-        if mode == RedirectMode::Error {
-            return Err(EgressError::Failed(format!(
-                "{} answered with a redirect ({status}) and redirect is \"error\"",
-                hop.url.origin().ascii_serialization()
+    }
+
+    /// Sends the request and follows its redirects.
+    pub async fn fetch(
+        &self,
+        function: &FunctionEgress,
+        request: Request<Incoming>,
+        mode: RedirectMode,
+    ) -> Result<Fetched, EgressError> {
+        let (parts, body) = request.into_parts();
+        let url = Url::parse(&parts.uri.to_string())
+            .map_err(|error| EgressError::Unsendable(format!("the address is no URL: {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(EgressError::Unsendable(format!(
+                "{}: cannot be fetched: only http: and https: can",
+                url.scheme()
             )));
         }
-        let sent = hop.url.clone();
-        if !hop
-            .redirect(status, response.headers())
-            .map_err(EgressError::Failed)?
-        {
-            return Ok(Fetched {
-                response,
-                url: sent,
-            });
+        if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+            return Err(EgressError::Unsendable(format!(
+                "the method {} is not allowed",
+                parts.method
+            )));
+        }
+        let mut hop = Hop {
+            method: parts.method,
+            url,
+            headers: parts.headers,
+            with_body: true,
+        };
+        strip(&mut hop.headers);
+        let mut payload = payload(body, mode).await?;
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.exchange(function, &hop, &mut payload).await?;
+            let status = response.status();
+            if !is_redirect(status) || mode == RedirectMode::Manual {
+                return Ok(Fetched {
+                    response,
+                    url: hop.url,
+                });
+            }
+            if mode == RedirectMode::Error {
+                return Err(EgressError::Failed(format!(
+                    "{} answered with a redirect ({status}) and redirect is \"error\"",
+                    hop.url.origin().ascii_serialization()
+                )));
+            }
+            let sent = hop.url.clone();
+            if !hop
+                .redirect(status, response.headers())
+                .map_err(EgressError::Failed)?
+            {
+                return Ok(Fetched {
+                    response,
+                    url: sent,
+                });
+            }
+        }
+        Err(EgressError::Failed(format!(
+            "there were more than {MAX_REDIRECTS} redirects"
+        )))
+    }
+
+    async fn exchange(
+        &self,
+        function: &FunctionEgress,
+        hop: &Hop,
+        payload: &mut Payload,
+    ) -> Result<Response<Incoming>, EgressError> {
+        let target = Target::of(&hop.url)?;
+        let key = Key {
+            uid: function.identity.uid.clone(),
+            tls: target.tls,
+            host: target.name.clone(),
+            port: target.port,
+        };
+        let mut request = head(hop, payload.body(hop)?)?;
+        let idle = self.pool.take(&key, |peer| {
+            self.connector.allows(&function.rules, &target, peer)
+        });
+        if let Some(mut connection) = idle {
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => {
+                    self.pool.keep(key, connection);
+                    return Ok(response);
+                }
+                // The server closed it while it was idle.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None if hop.method.is_idempotent() && payload.can_be_sent_again() => {
+                        request = head(hop, payload.body(hop)?)?;
+                    }
+                    None => return Err(broken(hop, &error.into_error())),
+                },
+            }
+        }
+        let (stream, peer) = self.connector.connect(&function.rules, &target).await?;
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEADERS)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(hop, &error))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "outbound connection ended");
+            }
+        });
+        let sent = sender.send_request(request).await;
+        let response = sent.map_err(|error| broken(hop, &error))?;
+        self.pool.keep(key, Connection { sender, peer });
+        Ok(response)
+    }
+}
+
+impl Payload {
+    /// The body for the next hop.
+    fn body(&mut self, hop: &Hop) -> Result<Outgoing, EgressError> {
+        match self {
+            _ if !hop.with_body => Ok(Either::Left(Full::default())),
+            Self::Empty => Ok(Either::Left(Full::default())),
+            Self::Whole(bytes) => Ok(Either::Left(Full::new(bytes.clone()))),
+            Self::Stream(_) | Self::Spent => match std::mem::replace(self, Self::Spent) {
+                Self::Stream(body) => Ok(Either::Right(body)),
+                _ => Err(EgressError::Failed(format!(
+                    "the server redirects to {} and wants the body again, but a streamed body can be sent only once",
+                    hop.url.origin().ascii_serialization()
+                ))),
+            },
         }
     }
-    Err(EgressError::Failed(format!(
-        "there were more than {MAX_REDIRECTS} redirects"
-    )))
+
+    fn can_be_sent_again(&self) -> bool {
+        matches!(self, Self::Empty | Self::Whole(_))
+    }
+}
+
+fn broken(hop: &Hop, error: &hyper::Error) -> EgressError {
+    EgressError::Failed(format!(
+        "failed to exchange a request with {}: {}",
+        hop.url.origin().ascii_serialization(),
+        chain(error)
+    ))
 }
 
 /// A short body of known length is kept, so that it can be sent again.
@@ -126,53 +228,6 @@ async fn payload(body: Incoming, mode: RedirectMode) -> Result<Payload, EgressEr
             "the request's body broke off: {error}"
         ))),
     }
-}
-
-async fn exchange(
-    connector: &Connector,
-    rules: &[EgressRule],
-    hop: &Hop,
-    payload: &mut Payload,
-) -> Result<Response<Incoming>, EgressError> {
-    let body = match payload {
-        Payload::Empty => Either::Left(Full::default()),
-        _ if !hop.with_body => Either::Left(Full::default()),
-        Payload::Whole(bytes) => Either::Left(Full::new(bytes.clone())),
-        Payload::Stream(_) => match std::mem::replace(payload, Payload::Spent) {
-            Payload::Stream(body) => Either::Right(body),
-            _ => Either::Left(Full::default()),
-        },
-        Payload::Spent => {
-            return Err(EgressError::Failed(format!(
-                "the server redirects to {} and wants the body again, but a streamed body can be sent only once",
-                hop.url.origin().ascii_serialization()
-            )));
-        }
-    };
-    let stream = connector.connect(rules, &hop.url).await?;
-    let failed = |error: hyper::Error| {
-        EgressError::Failed(format!(
-            "failed to exchange a request with {}: {}",
-            hop.url.origin().ascii_serialization(),
-            chain(&error)
-        ))
-    };
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(failed)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "outbound connection ended");
-        }
-    });
-    let response = sender
-        .send_request(head(hop, body)?)
-        .await
-        .map_err(failed)?;
-    Ok(response)
 }
 
 fn head<B>(hop: &Hop, body: B) -> Result<Request<B>, EgressError> {

@@ -65,24 +65,25 @@ impl Connector {
         })
     }
 
-    /// Connects to the URL's host in the name of a Function with these rules.
+    /// Whether a Function with these rules may use a connection to this address of the target.
+    pub fn allows(&self, rules: &[EgressRule], target: &Target<'_>, peer: IpAddr) -> bool {
+        self.policy
+            .check(rules, &target.name, peer, target.port)
+            .is_ok()
+    }
+
+    /// Connects to the target in the name of a Function with these rules.
     pub async fn connect(
         &self,
         rules: &[EgressRule],
-        url: &Url,
-    ) -> Result<Box<dyn Stream>, EgressError> {
-        let port = url
-            .port_or_known_default()
-            .ok_or_else(|| EgressError::Unsendable(format!("{} has no port", url.scheme())))?;
-        let host = url
-            .host()
-            .ok_or_else(|| EgressError::Unsendable("the URL has no host".into()))?;
-        let name = host_name(&host);
-        let addresses = self.addresses(rules, &host, &name, port).await?;
+        target: &Target<'_>,
+    ) -> Result<(Box<dyn Stream>, IpAddr), EgressError> {
+        let Target { name, port, .. } = target;
+        let addresses = self.addresses(rules, target).await?;
         let deadline = Instant::now() + CONNECT_TIMEOUT;
-        let tcp = dial(&name, port, &addresses, deadline).await?;
-        if url.scheme() == "http" {
-            return Ok(Box::new(tcp));
+        let (tcp, peer) = dial(name, *port, &addresses, deadline).await?;
+        if !target.tls {
+            return Ok((Box::new(tcp), peer));
         }
         let failed = |why: String| {
             EgressError::Failed(format!(
@@ -92,7 +93,7 @@ impl Connector {
         let server =
             ServerName::try_from(name.clone()).map_err(|error| failed(error.to_string()))?;
         match tokio::time::timeout_at(deadline, self.tls.connect(server, tcp)).await {
-            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Ok(stream)) => Ok((Box::new(stream), peer)),
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_) => Err(failed(format!(
                 "no answer within {} s",
@@ -105,11 +106,10 @@ impl Connector {
     async fn addresses(
         &self,
         rules: &[EgressRule],
-        host: &Host<&str>,
-        name: &str,
-        port: u16,
+        target: &Target<'_>,
     ) -> Result<Vec<IpAddr>, EgressError> {
-        let addresses = match host {
+        let (name, port) = (&target.name, target.port);
+        let addresses = match &target.host {
             Host::Ipv4(address) => vec![IpAddr::V4(*address)],
             Host::Ipv6(address) => vec![IpAddr::V6(*address)],
             Host::Domain(domain) => {
@@ -156,7 +156,7 @@ async fn dial(
     port: u16,
     addresses: &[IpAddr],
     deadline: Instant,
-) -> Result<TcpStream, EgressError> {
+) -> Result<(TcpStream, IpAddr), EgressError> {
     let mut last = String::from("no time left");
     for (index, address) in addresses.iter().enumerate() {
         let until = if index + 1 < addresses.len() {
@@ -170,7 +170,7 @@ async fn dial(
             Ok(Ok(stream)) => {
                 // Only a matter of speed.
                 let _ = stream.set_nodelay(true);
-                return Ok(stream);
+                return Ok((stream, *address));
             }
             Ok(Err(error)) => last = error.to_string(),
             Err(_) => last = "no answer in time".into(),
@@ -179,6 +179,35 @@ async fn dial(
     Err(EgressError::Failed(format!(
         "failed to connect to {name}:{port}: {last}"
     )))
+}
+
+/// Where a URL leads.
+pub struct Target<'a> {
+    host: Host<&'a str>,
+    /// The host as rules and errors write it.
+    pub name: String,
+    /// The port, also where it is the scheme's.
+    pub port: u16,
+    /// Whether it is encrypted.
+    pub tls: bool,
+}
+
+impl<'a> Target<'a> {
+    /// Reads an http or https URL.
+    pub fn of(url: &'a Url) -> Result<Self, EgressError> {
+        let port = url
+            .port_or_known_default()
+            .ok_or_else(|| EgressError::Unsendable(format!("{} has no port", url.scheme())))?;
+        let host = url
+            .host()
+            .ok_or_else(|| EgressError::Unsendable("the URL has no host".into()))?;
+        Ok(Self {
+            name: host_name(&host),
+            host,
+            port,
+            tls: url.scheme() == "https",
+        })
+    }
 }
 
 /// The host as rules and errors write it: no brackets around IPv6, no dot at the end.

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! worker ── egress socket (HTTP/2) ──> server ──> client ──┬─> policy: the Function's rules AND the platform's
-//!                                        │                 ├─> connect: resolve once, check every address, connect to one
+//!                                        │                 ├─> pool, connect: resolve once, check every address, connect to one
 //!                                        │                 └─> redirect: the same again for each hop
 //!                                        └─ table: rules of what serves, by UID
 //! ```
 //!
-//! Every hop has a connection of its own: none is ever shared between Functions or outlives a change of policy.
+//! A connection serves one Function only; where it waits for the next request it is checked again before that.
 
 pub mod client;
 pub mod connect;
 pub mod policy;
+pub mod pool;
 pub mod redirect;
 pub mod server;
 pub mod table;

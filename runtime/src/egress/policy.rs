@@ -11,7 +11,7 @@ use isolet_crds::egress::{EgressHost, EgressRule};
 /// The platform's policy.
 #[derive(Clone, Debug, Default)]
 pub struct PlatformPolicy {
-    /// Ranges that are open although [`range_name`] lists them: `--egress-allow-private`.
+    /// Ranges that are open although they are not public: `--egress-allow-private`.
     pub allow: Vec<IpNet>,
     /// Ranges that are closed although they look public, such as a cluster's own: `--egress-deny`. They win over `allow`.
     pub deny: Vec<IpNet>,

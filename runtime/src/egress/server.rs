@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
 use super::EgressError;
-use super::client::{Fetched, RedirectMode, fetch, strip};
+use super::client::{Client, Fetched, RedirectMode, strip};
 use super::connect::Connector;
 use super::table::{EgressTable, MAX_AT_ONCE};
 use crate::agent::metrics::Metrics;
@@ -34,7 +34,7 @@ type Body = BoxBody<Bytes, hyper::Error>;
 
 /// Decides and carries out outbound requests.
 pub struct EgressServer {
-    connector: Connector,
+    client: Client,
     table: Arc<EgressTable>,
     metrics: Metrics,
     slots: Arc<Semaphore>,
@@ -44,7 +44,7 @@ impl EgressServer {
     /// Under the connector's policy and the table's rules.
     pub fn new(connector: Connector, table: Arc<EgressTable>, metrics: Metrics) -> Self {
         Self {
-            connector,
+            client: Client::new(connector),
             table,
             metrics,
             slots: Arc::new(Semaphore::new(MAX_AT_ONCE_IN_ALL)),
@@ -121,8 +121,7 @@ impl EgressServer {
                 "this node has too many outbound requests under way: try again later".into(),
             )
         })?;
-        let Fetched { response, url } =
-            fetch(&self.connector, &function.rules, request, mode).await?;
+        let Fetched { response, url } = self.client.fetch(&function, request, mode).await?;
         let (mut parts, body) = response.into_parts();
         strip(&mut parts.headers);
         parts.version = http::Version::HTTP_2;

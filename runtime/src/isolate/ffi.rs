@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::ffi_crash;
 use crate::control::BREADCRUMB_BYTES;
 use crate::limits::heap::HeapBudget;
 use crate::web::host::{Host, HostSlot};
@@ -89,6 +90,7 @@ pub(super) fn measure_heap(isolate: &mut v8::Isolate) -> bool {
         isolate.low_memory_notification();
         if is_over(isolate, &budget) {
             budget.exceed();
+            ffi_crash::suspect();
         }
     }
     budget.is_exceeded()
@@ -138,6 +140,7 @@ unsafe extern "C" fn after_collection(
     let handle = isolate.thread_safe_handle();
     if kind.0 & v8::GCType::kGCTypeMarkSweepCompact.0 != 0 {
         budget.exceed();
+        ffi_crash::suspect();
         handle.terminate_execution();
     } else {
         // Some of it may be garbage: a full collection at the next safe point tells.
@@ -171,6 +174,7 @@ unsafe extern "C" fn near_heap_limit(
     // SAFETY: see above; the watch is only read, and shared references to it are the only ones.
     let watch = unsafe { &*data.cast::<HeapWatch>() };
     watch.budget.exceed();
+    ffi_crash::suspect();
     watch.handle.terminate_execution();
     current_limit_bytes + HEADROOM_BYTES
 }
@@ -287,6 +291,12 @@ unsafe impl Sync for Breadcrumb {}
 impl Breadcrumb {
     /// Bytes of a slot.
     pub const SLOT_BYTES: usize = 64;
+    /// The byte of a slot that says what is known of its thread: [`Breadcrumb::CRASHED`], [`Breadcrumb::SUSPECT`] or 0.
+    pub const FLAG_AT: usize = Self::SLOT_BYTES - 1;
+    /// The thread crashed.
+    pub const CRASHED: u8 = 1;
+    /// The Function had used up its memory: V8 may crash on a thread of its own for that.
+    pub const SUSPECT: u8 = 2;
     /// Number of slots.
     pub const SLOTS: usize = BREADCRUMB_BYTES / Self::SLOT_BYTES;
 
@@ -313,12 +323,19 @@ impl Breadcrumb {
             .ok_or_else(std::io::Error::last_os_error)
     }
 
+    /// Has a crash of this process mark the slot of the thread it happens on.
+    pub fn mark_crashes(&self) -> std::io::Result<()> {
+        ffi_crash::install(self.memory)
+    }
+
     /// Writes whose JavaScript runs in a slot: the first bytes of the UID, zeros for none.
     pub fn mark(&self, slot: usize, uid: &str) {
         if slot >= Self::SLOTS {
             return;
         }
-        let bytes = &uid.as_bytes()[..uid.len().min(Self::SLOT_BYTES - 1)];
+        ffi_crash::this_thread_uses(slot);
+        ffi_crash::flag(0);
+        let bytes = &uid.as_bytes()[..uid.len().min(Self::FLAG_AT - 1)];
         for at in 0..=bytes.len() {
             // SAFETY: `slot` and `at` are inside the mapping; no other thread writes this slot. Volatile, because the
             // reader is another process.

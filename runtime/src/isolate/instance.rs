@@ -12,7 +12,7 @@ use crate::control::LoadError;
 use crate::limits::cpu::CpuGuard;
 use crate::limits::heap::HeapBudget;
 use crate::web::host::{Completion, CompletionId, Exception, Host, RequestId, StreamId};
-use crate::web::{self, Entrypoints, EntryError, RequestHead, StartError};
+use crate::web::{self, EntryError, Entrypoints, RequestHead, StartError};
 
 /// CPU time that a revision's top level may use.
 const START_CPU: Duration = Duration::from_secs(1);
@@ -94,6 +94,8 @@ pub enum End {
 pub struct Outcome {
     /// CPU time that it used.
     pub cpu: Duration,
+    /// Size of V8's heap after it, in bytes.
+    pub heap_bytes: usize,
     /// How it ended.
     pub end: End,
     /// Promises rejected in it that nothing handles.
@@ -185,9 +187,7 @@ impl Instance {
                 Entry::Complete { id, completion, .. } => {
                     self.entrypoints.complete(scope, id, completion)
                 }
-                Entry::Abort { request, reason } => {
-                    self.entrypoints.abort(scope, request, &reason)
-                }
+                Entry::Abort { request, reason } => self.entrypoints.abort(scope, request, &reason),
             };
             if !matches!(result, Err(EntryError::Terminated)) {
                 scope.perform_microtask_checkpoint();
@@ -196,6 +196,7 @@ impl Instance {
         };
         platform::run_foreground_tasks(&locker);
         let over = ffi::measure_heap(&mut locker);
+        let heap_bytes = locker.get_heap_statistics().total_heap_size();
         self.blueprint.mark(&guard, false);
         let used = guard.finish();
         let end = match result {
@@ -210,6 +211,7 @@ impl Instance {
         }
         Outcome {
             cpu: used.time,
+            heap_bytes,
             end,
             rejections,
         }
@@ -252,21 +254,11 @@ impl Blueprint {
 }
 
 /// Runs the top level of the main module and keeps its default export.
-fn load(
-    scope: &mut v8::PinScope<'_, '_>,
-    blueprint: &Blueprint,
-) -> Result<Entrypoints, LoadError> {
+fn load(scope: &mut v8::PinScope<'_, '_>, blueprint: &Blueprint) -> Result<Entrypoints, LoadError> {
     let positions = &blueprint.positions;
-    let thrown = |exception: Exception| {
-        let at = exception
-            .file
-            .as_deref()
-            .zip(exception.line)
-            .zip(exception.column)
-            .map(|((file, line), column)| (file, line, column));
-        positions.load_error(&exception.message, at)
-    };
-    let entrypoints = Entrypoints::load(scope).map_err(&thrown)?;
+    let thrown =
+        |exception: Exception| positions.load_error(&exception.message, thrown_at(&exception));
+    let entrypoints = Entrypoints::load(scope).map_err(thrown)?;
     let main = modules::link(scope, &blueprint.bundle, positions)?;
     evaluate(scope, main, positions)?;
     let env: Vec<(&str, &str)> = blueprint
@@ -307,9 +299,7 @@ fn evaluate(
             promise.mark_as_handled();
             let reason = promise.result(scope);
             let exception = web::exception_from(scope, reason);
-            let message = v8::Exception::create_message(scope, reason);
-            let place = modules::place(scope, message);
-            Err(positions.load_error(&exception.message, place.as_ref().map(modules::Place::parts)))
+            Err(positions.load_error(&exception.message, thrown_at(&exception)))
         }
         v8::PromiseState::Pending => {
             let stalled = main.get_stalled_top_level_await_message(scope);
@@ -322,6 +312,15 @@ fn evaluate(
             ))
         }
     }
+}
+
+/// Where an exception was thrown, if it says so.
+fn thrown_at(exception: &Exception) -> Option<(&str, u32, u32)> {
+    Some((
+        exception.file.as_deref()?,
+        exception.line?,
+        exception.column?,
+    ))
 }
 
 fn take_rejections(scope: &mut v8::PinScope<'_, '_>) -> Vec<Exception> {
@@ -349,10 +348,10 @@ extern "C" fn on_reject(message: v8::PromiseRejectMessage<'_>) {
         return;
     };
     match (message.get_event(), reason) {
-        (v8::PromiseRejectEvent::PromiseRejectWithNoHandler, Some(reason)) => {
-            if rejections.0.len() < MAX_REJECTIONS {
-                rejections.0.push((promise, reason));
-            }
+        (v8::PromiseRejectEvent::PromiseRejectWithNoHandler, Some(reason))
+            if rejections.0.len() < MAX_REJECTIONS =>
+        {
+            rejections.0.push((promise, reason));
         }
         (v8::PromiseRejectEvent::PromiseHandlerAddedAfterReject, _) => {
             rejections.0.retain(|(rejected, _)| *rejected != promise);

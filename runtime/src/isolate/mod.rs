@@ -7,13 +7,14 @@
 //! modules     a bundle's modules: compile, link, evaluate, import()
 //! wasm        bounds of modules' memories
 //! positions   from emitted code to what the user wrote
-//! ffi         all unsafe code
+//! ffi         all unsafe code, with ffi_crash: marks the thread that crashes
 //! ```
 //!
 //! There is one entry model: every isolate is shared (`v8::SharedIsolate`) and entered through its lock by whoever owns
 //! the [`Instance`]; nobody waits for that lock, because an instance has one owner at a time.
 
 pub mod ffi;
+mod ffi_crash;
 mod instance;
 mod modules;
 pub mod platform;

@@ -44,12 +44,10 @@ pub(super) fn link<'s>(
     positions: &Positions,
 ) -> Result<v8::Local<'s, v8::Module>, LoadError> {
     set_compiling(scope, true);
-    let compiled = bundle
-        .modules()
-        .try_for_each(|(entry, content)| {
-            let limit_bytes = bundle.manifest.limits.memory_bytes as usize;
-            add(scope, entry, content, limit_bytes, positions)
-        });
+    let compiled = bundle.modules().try_for_each(|(entry, content)| {
+        let limit_bytes = bundle.manifest.limits.memory_bytes as usize;
+        add(scope, entry, content, limit_bytes, positions)
+    });
     set_compiling(scope, false);
     compiled?;
     check_imports(scope, bundle, positions)?;
@@ -97,10 +95,7 @@ impl Place {
 }
 
 /// The place that a message names, if it names one.
-pub(super) fn place(
-    scope: &Scope<'_, '_>,
-    message: v8::Local<'_, v8::Message>,
-) -> Option<Place> {
+pub(super) fn place(scope: &Scope<'_, '_>, message: v8::Local<'_, v8::Message>) -> Option<Place> {
     let file = message.get_script_resource_name(scope)?;
     Some(Place {
         file: file.to_rust_string_lossy(scope),
@@ -137,12 +132,13 @@ fn add(
             (module, None)
         }
         ModuleKind::WebAssembly => {
-            let content =
+            let bounded =
                 bound_memory(content, limit_bytes).map_err(|error| refuse(&error.to_string()))?;
-            let Some(module) = v8::WasmModuleObject::compile(scope, &content) else {
+            let Some(module) = v8::WasmModuleObject::compile(scope, &bounded.module) else {
                 let error = caught(scope, positions);
                 return Err(refuse(&error.message));
             };
+            crate::web::set_wasm_maximum(scope, module.into(), bounded.maximum_bytes);
             synthetic(scope, &entry.path, module.into())
         }
         ModuleKind::Json => {
@@ -201,14 +197,10 @@ fn synthetic<'s>(
     scope: &Scope<'s, '_>,
     path: &str,
     value: v8::Local<'s, v8::Value>,
-) -> (
-    v8::Local<'s, v8::Module>,
-    Option<v8::Global<v8::Value>>,
-) {
+) -> (v8::Local<'s, v8::Module>, Option<v8::Global<v8::Value>>) {
     let name = v8::String::new(scope, path).unwrap_or_else(|| v8::String::empty(scope));
     let default = default_name(scope);
-    let module =
-        v8::Module::create_synthetic_module(scope, name, &[default], evaluate_synthetic);
+    let module = v8::Module::create_synthetic_module(scope, name, &[default], evaluate_synthetic);
     (module, Some(v8::Global::new(scope, value)))
 }
 
@@ -288,7 +280,9 @@ fn resolve_import<'s>(
     let path = {
         let table = scope.get_slot::<ModuleTable>()?;
         let referrer = &table.by_module.get(&referrer)?.path;
-        resolve(referrer, &specifier, |path| table.by_path.contains_key(path))
+        resolve(referrer, &specifier, |path| {
+            table.by_path.contains_key(path)
+        })
     };
     match path {
         Ok(path) => module(scope, &path),
@@ -336,7 +330,9 @@ fn import_dynamically<'s>(
     v8::tc_scope!(let scope, scope);
     let path = {
         let table = scope.get_slot::<ModuleTable>()?;
-        resolve(&referrer, &specifier, |path| table.by_path.contains_key(path))
+        resolve(&referrer, &specifier, |path| {
+            table.by_path.contains_key(path)
+        })
     };
     let module = match path {
         Ok(path) => module(scope, &path),
@@ -352,7 +348,9 @@ fn import_dynamically<'s>(
         let evaluated = module.evaluate(scope)?;
         let evaluated = v8::Local::<v8::Promise>::try_from(evaluated).ok()?;
         let namespace = module.get_module_namespace();
-        let give = v8::Function::builder(give_data).data(namespace).build(scope)?;
+        let give = v8::Function::builder(give_data)
+            .data(namespace)
+            .build(scope)?;
         evaluated.then(scope, give)
     });
     match (evaluated, scope.exception()) {

@@ -126,7 +126,8 @@ impl Positions {
 }
 
 fn decode(mappings: &str) -> Vec<Segment> {
-    let map = serde_json::json!({ "version": 3, "sources": [""], "names": [], "mappings": mappings });
+    let map =
+        serde_json::json!({ "version": 3, "sources": [""], "names": [], "mappings": mappings });
     let map = map.to_string();
     // The agent checked the bundle's digest, the operator wrote it: a map that does not decode only costs positions.
     let mut segments: Vec<Segment> = oxc_sourcemap::SourceMap::from_json_string(&map)

@@ -28,17 +28,26 @@ pub(super) enum MemoryError {
     Shared,
 }
 
-/// The same module, whose memories grow to no more than so many bytes. What is not well formed is V8's to refuse.
-pub(super) fn bound_memory(
-    module: &[u8],
-    limit_bytes: usize,
-) -> Result<Cow<'_, [u8]>, MemoryError> {
+/// A module whose memories cannot grow without bound.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Bounded<'m> {
+    pub(super) module: Cow<'m, [u8]>,
+    /// To how many bytes its memories together may grow.
+    pub(super) maximum_bytes: u64,
+}
+
+/// The same module, each of whose memories grows to no more than so many bytes. What is not well formed is V8's to refuse.
+pub(super) fn bound_memory(module: &[u8], limit_bytes: usize) -> Result<Bounded<'_>, MemoryError> {
+    let unchanged = Bounded {
+        module: Cow::Borrowed(module),
+        maximum_bytes: 0,
+    };
     let limit_pages = (limit_bytes / PAGE_BYTES) as u64;
     let Some((start, payload)) = find_section(module) else {
-        return Ok(Cow::Borrowed(module));
+        return Ok(unchanged);
     };
-    let Some(bounded) = bound_section(payload, limit_pages).transpose()? else {
-        return Ok(Cow::Borrowed(module));
+    let Some((bounded, maximum_pages)) = bound_section(payload, limit_pages).transpose()? else {
+        return Ok(unchanged);
     };
     let end = payload.as_ptr() as usize - module.as_ptr() as usize + payload.len();
     let mut rewritten = module[..start].to_vec();
@@ -46,7 +55,10 @@ pub(super) fn bound_memory(
     write(&mut rewritten, bounded.len() as u64);
     rewritten.extend_from_slice(&bounded);
     rewritten.extend_from_slice(&module[end..]);
-    Ok(Cow::Owned(rewritten))
+    Ok(Bounded {
+        module: Cow::Owned(rewritten),
+        maximum_bytes: maximum_pages.saturating_mul(PAGE_BYTES as u64),
+    })
 }
 
 /// Where the memory section begins, and its content.
@@ -65,8 +77,12 @@ fn find_section(module: &[u8]) -> Option<(usize, &[u8])> {
     }
 }
 
-/// None for a section that is not well formed.
-fn bound_section(mut payload: &[u8], limit_pages: u64) -> Option<Result<Vec<u8>, MemoryError>> {
+/// The section and the sum of its maxima, in pages. None for a section that is not well formed.
+fn bound_section(
+    mut payload: &[u8],
+    limit_pages: u64,
+) -> Option<Result<(Vec<u8>, u64), MemoryError>> {
+    let mut sum = 0u64;
     let count = read(&mut payload)?;
     let mut bounded = Vec::new();
     write(&mut bounded, count);
@@ -91,8 +107,9 @@ fn bound_section(mut payload: &[u8], limit_pages: u64) -> Option<Result<Vec<u8>,
         bounded.push(flags | HAS_MAXIMUM);
         write(&mut bounded, pages);
         write(&mut bounded, maximum.max(pages));
+        sum = sum.saturating_add(maximum.max(pages));
     }
-    payload.is_empty().then_some(Ok(bounded))
+    payload.is_empty().then_some(Ok((bounded, sum)))
 }
 
 /// Reads an unsigned LEB128 number of at most 64 bits.
@@ -135,15 +152,16 @@ mod tests {
 
     #[test]
     fn a_memory_gets_a_maximum_or_a_lower_one() {
-        for (before, after) in [
-            (&[5, 3, 1, 0, 1][..], &[5, 4, 1, 1, 1, 16][..]),
-            (&[5, 5, 1, 1, 1, 0x80, 0x02], &[5, 4, 1, 1, 1, 16]),
-            (&[5, 4, 1, 1, 1, 2], &[5, 4, 1, 1, 1, 2]),
-            (&[5, 5, 2, 0, 1, 0, 2], &[5, 7, 2, 1, 1, 16, 1, 2, 16]),
+        for (before, after, pages) in [
+            (&[5, 3, 1, 0, 1][..], &[5, 4, 1, 1, 1, 16][..], 16),
+            (&[5, 5, 1, 1, 1, 0x80, 0x02], &[5, 4, 1, 1, 1, 16], 16),
+            (&[5, 4, 1, 1, 1, 2], &[5, 4, 1, 1, 1, 2], 2),
+            (&[5, 5, 2, 0, 1, 0, 2], &[5, 7, 2, 1, 1, 16, 1, 2, 16], 32),
         ] {
-            let module_before = module(before);
-            let bounded = bound_memory(&module_before, MIB).map(Cow::into_owned);
-            assert_eq!(bounded, Ok(module(after)));
+            let before = module(before);
+            let bounded = bound_memory(&before, MIB).expect("small enough");
+            assert_eq!(*bounded.module, module(after));
+            assert_eq!(bounded.maximum_bytes, pages * PAGE_BYTES as u64);
         }
     }
 
@@ -170,7 +188,8 @@ mod tests {
             &module(&[5, 3, 0xff, 0xff, 0x7f]),
             &module(&[5, 4, 1, 8, 1, 0]),
         ] {
-            assert_eq!(bound_memory(bytes, MIB), Ok(Cow::Borrowed(bytes)));
+            let bounded = bound_memory(bytes, MIB).expect("nothing to refuse");
+            assert_eq!((&*bounded.module, bounded.maximum_bytes), (bytes, 0));
         }
     }
 }

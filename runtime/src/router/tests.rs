@@ -49,7 +49,11 @@ fn hosts_and_paths_find_their_function() {
         ("HELLO.Default.", "/", Some(("hello", "/"))),
         ("hello.default.svc", "/", Some(("hello", "/"))),
         ("hello.default.svc.cluster.local", "/", Some(("hello", "/"))),
-        ("hello.default.svc.cluster.local.:80", "/", Some(("hello", "/"))),
+        (
+            "hello.default.svc.cluster.local.:80",
+            "/",
+            Some(("hello", "/")),
+        ),
         ("hello.default.fn.example.com", "/", Some(("hello", "/"))),
         ("a.b.team", "/", Some(("dotted", "/"))),
         ("hello.other", "/", None),
@@ -65,7 +69,11 @@ fn hosts_and_paths_find_their_function() {
         ("api.example.com", "/v1", Some(("api", "/v1"))),
         ("api.example.com", "/v1/x", Some(("api", "/v1/x"))),
         ("api.example.com", "/v1/users", Some(("deep", "/v1/users"))),
-        ("api.example.com", "/v1/users/7", Some(("deep", "/v1/users/7"))),
+        (
+            "api.example.com",
+            "/v1/users/7",
+            Some(("deep", "/v1/users/7")),
+        ),
         ("api.example.com", "/v1/usersx", Some(("api", "/v1/usersx"))),
         // No exact route has this path: the wildcard does.
         ("api.example.com", "/v10", Some(("api", "/v10"))),
@@ -85,9 +93,15 @@ fn hosts_and_paths_find_their_function() {
 fn a_name_belongs_to_the_function_that_came_last() {
     let mut router = router();
     router.insert(&identity("default", "hello", "9"), &[], "newer");
-    assert_eq!(found(&router, "hello.default", "/").map(|f| f.0), Some("newer"));
+    assert_eq!(
+        found(&router, "hello.default", "/").map(|f| f.0),
+        Some("newer")
+    );
     router.remove("1");
-    assert_eq!(found(&router, "hello.default", "/").map(|f| f.0), Some("newer"));
+    assert_eq!(
+        found(&router, "hello.default", "/").map(|f| f.0),
+        Some("newer")
+    );
     router.remove("9");
     assert_eq!(found(&router, "hello.default", "/"), None);
 }
@@ -100,9 +114,15 @@ fn a_route_belongs_to_the_function_that_came_first() {
         &[route("api.example.com", "/v1")],
         "late",
     );
-    assert_eq!(found(&router, "api.example.com", "/v1").map(|f| f.0), Some("api"));
+    assert_eq!(
+        found(&router, "api.example.com", "/v1").map(|f| f.0),
+        Some("api")
+    );
     router.remove("3");
-    assert_eq!(found(&router, "api.example.com", "/v1").map(|f| f.0), Some("late"));
+    assert_eq!(
+        found(&router, "api.example.com", "/v1").map(|f| f.0),
+        Some("late")
+    );
 }
 
 #[test]
@@ -113,6 +133,12 @@ fn inserting_again_replaces_routes() {
         &[route("deep.example.org", "/")],
         "deep2",
     );
-    assert_eq!(found(&router, "api.example.com", "/v1/users").map(|f| f.0), Some("api"));
-    assert_eq!(found(&router, "deep.example.org", "/x").map(|f| f.0), Some("deep2"));
+    assert_eq!(
+        found(&router, "api.example.com", "/v1/users").map(|f| f.0),
+        Some("api")
+    );
+    assert_eq!(
+        found(&router, "deep.example.org", "/x").map(|f| f.0),
+        Some("deep2")
+    );
 }

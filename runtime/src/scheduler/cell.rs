@@ -9,6 +9,7 @@
 //! thread's other tasks run.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::eviction::MAX_INSTANCES;
 use super::functions::Permit;
 use super::host::InstanceHost;
 use super::inbound::{Inbound, InboundError};
@@ -44,6 +46,8 @@ pub(super) struct Cell {
     slot: Mutex<Slot>,
     state: SharedState,
     revision: Arc<Revision>,
+    /// After the last entry.
+    heap_bytes: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -92,8 +96,14 @@ impl Cell {
             }),
             state: Arc::new(Mutex::new(State::new())),
             revision: Arc::clone(revision),
+            heap_bytes: AtomicUsize::new(0),
         });
         revision.services.metrics.instances(1);
+        let others = revision.services.instances.fetch_add(1, Ordering::Relaxed);
+        if others >= MAX_INSTANCES {
+            let problem = "this runtime pod has as many live instances as it can hold";
+            return Err(revision.blueprint.positions.load_error(problem, None));
+        }
         lock(&cell.state).set_clocks();
         let limit = usize::try_from(revision.limits().memory_bytes).unwrap_or(usize::MAX);
         let budget = Arc::new(HeapBudget::new(limit));
@@ -211,6 +221,7 @@ impl Cell {
             // An entry before this one used it up to the end.
             Outcome {
                 cpu: Duration::ZERO,
+                heap_bytes: self.heap_bytes.load(Ordering::Relaxed),
                 end: End::CpuExhausted,
                 rejections: Vec::new(),
             }
@@ -310,6 +321,7 @@ impl Cell {
         expired: bool,
     ) -> Option<Box<Instance>> {
         let revision = &self.revision;
+        self.heap_bytes.store(outcome.heap_bytes, Ordering::Relaxed);
         revision
             .services
             .metrics
@@ -324,7 +336,7 @@ impl Cell {
         let mut late = Vec::new();
         let mut dead = false;
         let mut state = lock(&self.state);
-        let mut retire = state.is_worn_out();
+        let mut retire = state.is_worn_out() || state.wasm_bytes > revision.limits().memory_bytes;
         state.use_cpu(request, outcome.cpu);
         match outcome.end {
             End::Done => {}
@@ -367,6 +379,15 @@ impl Cell {
         Some(instance)
     }
 
+    /// Size of V8's heap after the last entry, in bytes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.heap_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !lock(&self.state).is_idle()
+    }
+
     fn die(&self, instance: Box<Instance>) {
         let queue = {
             let mut slot = lock(&self.slot);
@@ -389,13 +410,14 @@ impl Cell {
         }
         self.push(Event::Expire(request));
     }
-
 }
 
 impl Drop for Cell {
     fn drop(&mut self) {
         let instance = lock(&self.slot).instance.take();
-        self.revision.services.metrics.instances(-1);
+        let services = &self.revision.services;
+        services.metrics.instances(-1);
+        services.instances.fetch_sub(1, Ordering::Relaxed);
         if let Some(instance) = instance {
             self.revision
                 .services

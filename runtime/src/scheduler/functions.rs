@@ -11,6 +11,7 @@ use hyper::body::{Body, Incoming};
 use isolet_crds::bundle::{Bundle, FunctionIdentity, SecretValues};
 use tokio::time::Instant;
 
+use super::eviction;
 use super::inbound::Inbound;
 use super::revision::Revision;
 use super::state::Answer;
@@ -68,12 +69,13 @@ impl Functions {
         &self.services
     }
 
-    /// Loads a revision and has it serve.
+    /// Loads a revision and has it serve; one that is `checked` is known to load and not tried.
     pub async fn put(
         &self,
         name: String,
         bundle: Bundle,
         secrets: SecretValues,
+        checked: bool,
     ) -> Result<Loaded, LoadError> {
         let identity = bundle.manifest.function.clone();
         let function = Arc::clone(
@@ -86,7 +88,9 @@ impl Functions {
         if before.as_ref().is_some_and(|before| before.name == name) {
             return Ok(Loaded { revision: name });
         }
-        let loaded = self.load(name, bundle, secrets, before.as_ref()).await;
+        let loaded = self
+            .load(name, bundle, secrets, before.as_ref(), checked)
+            .await;
         let revision = match loaded {
             Ok(revision) => revision,
             Err(error) => {
@@ -143,10 +147,11 @@ impl Functions {
         bundle: Bundle,
         secrets: SecretValues,
         before: Option<&Arc<Revision>>,
+        checked: bool,
     ) -> Result<Arc<Revision>, LoadError> {
         let mut env = bundle.manifest.env.clone();
         env.extend(secrets.values);
-        let suspended = bundle.manifest.suspend;
+        let is_tried = !bundle.manifest.suspend && !checked;
         let blueprint = Blueprint {
             snapshot: self.services.snapshot,
             positions: Positions::of(&bundle),
@@ -155,13 +160,41 @@ impl Functions {
             breadcrumb: self.services.breadcrumb.clone(),
         };
         let revision = Arc::new(Revision::new(name, blueprint, Arc::clone(&self.services)));
-        if !suspended {
+        if is_tried {
             let cell = revision.start().await?;
             if before.is_some_and(|before| before.running().is_some()) {
                 revision.adopt(&cell);
             }
         }
         Ok(revision)
+    }
+
+    /// Has cold instances go, for as long as the worker lives.
+    pub async fn keep_evicting(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(eviction::TICK).await;
+            let functions: Vec<_> = lock(&self.by_uid).values().cloned().collect();
+            let live: Vec<_> = functions
+                .iter()
+                .filter_map(|function| {
+                    let revision = function.revision()?;
+                    let (cell, unused) = revision.unused()?;
+                    Some((revision, cell, unused))
+                })
+                .collect();
+            let candidates: Vec<_> = live
+                .iter()
+                .map(|(_, cell, unused)| eviction::Candidate {
+                    unused: *unused,
+                    heap_bytes: cell.heap_bytes(),
+                    busy: cell.is_busy(),
+                })
+                .collect();
+            for index in eviction::victims(&candidates) {
+                let (revision, cell, _) = &live[index];
+                revision.retire(cell);
+            }
+        }
     }
 
     fn count(&self) {

@@ -10,10 +10,10 @@ use http::{Response, StatusCode};
 
 use super::cell::{Cell, Event};
 use super::inbound::Inbound;
+use super::lock;
 use super::pipe::{PipeEvents, Written, pipe};
 use super::revision::Revision;
 use super::state::{Failure, SharedState, State, WriterOf, ended};
-use super::lock;
 use crate::limits::heap::{Charge, HeapBudget};
 use crate::server::body::Body;
 use crate::server::error::RequestError;
@@ -24,6 +24,10 @@ use crate::web::host::{
 
 /// Bodies up to this size are not worth an entry in the books.
 const UNCHARGED_BYTES: usize = 4 << 10;
+
+/// How many times `limits.memory` the WebAssembly memories of one instance may come to before it is replaced: past one time
+/// it gets no new requests (see `cell`), past this no more memories.
+const WASM_MEMORIES: u64 = 4;
 
 /// The process around one instance.
 pub(super) struct InstanceHost {
@@ -208,7 +212,9 @@ impl Host for InstanceHost {
         let (request, id) = self.with(|state| {
             let id = state.wait()?;
             let request = state.acting.ok_or_else(ended)?;
-            let left = state.live(request).map(|request| &mut request.subrequests_left);
+            let left = state
+                .live(request)
+                .map(|request| &mut request.subrequests_left);
             match left {
                 Some(left) if *left > 0 => {
                     *left -= 1;
@@ -255,6 +261,21 @@ impl Host for InstanceHost {
         self.with(|state| state.release(request));
     }
 
+    fn wasm_memory(&mut self, maximum_bytes: Option<u64>) -> Result<u64, HostError> {
+        let limit = self.revision.limits().memory_bytes;
+        let bytes = maximum_bytes.map_or(limit, |bytes| bytes.min(limit));
+        self.with(|state| {
+            let sum = state.wasm_bytes.saturating_add(bytes);
+            if sum > limit.saturating_mul(WASM_MEMORIES) {
+                return Err(HostError::Range(
+                    "too many WebAssembly memories for limits.memory: declare a maximum, or make one and use it again".into(),
+                ));
+            }
+            state.wasm_bytes = sum;
+            Ok(bytes)
+        })
+    }
+
     fn console(&mut self, level: ConsoleLevel, text: String) {
         self.revision.console.write(level, text);
     }
@@ -289,8 +310,7 @@ fn too_large() -> HostError {
 fn response(head: ResponseHead, streams: bool) -> Result<Response<Body>, HostError> {
     let invalid = |what: &str| HostError::Type(format!("the response has an invalid {what}"));
     let mut response = Response::new(Body::empty());
-    *response.status_mut() =
-        StatusCode::from_u16(head.status).map_err(|_| invalid("status"))?;
+    *response.status_mut() = StatusCode::from_u16(head.status).map_err(|_| invalid("status"))?;
     for (name, value) in &head.headers {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid("header name"))?;
         // A stream's length is the handler's to say; a whole body's is known.
@@ -310,7 +330,11 @@ fn response(head: ResponseHead, streams: bool) -> Result<Response<Body>, HostErr
 
 /// A header value as JavaScript has it: each byte is one character (Fetch's isomorphic decode).
 pub(crate) fn decode_value(value: &HeaderValue) -> String {
-    value.as_bytes().iter().map(|byte| char::from(*byte)).collect()
+    value
+        .as_bytes()
+        .iter()
+        .map(|byte| char::from(*byte))
+        .collect()
 }
 
 /// The reverse of [`decode_value`]; none for what no header may hold.

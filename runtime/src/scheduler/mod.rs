@@ -6,6 +6,7 @@
 //!               Cell                  one instance: owner word, queue of events
 //!                 State               its requests, timers, bodies, fetches
 //!                 InstanceHost        what JavaScript asks for; lies in the isolate's slot
+//!             eviction            which instances go when there are too many
 //!           pipe, inbound, outbound   bodies that leave, bodies that arrive, requests to the agent
 //! ```
 //!
@@ -14,6 +15,7 @@
 
 mod cell;
 pub mod console;
+mod eviction;
 mod functions;
 mod host;
 mod inbound;
@@ -46,6 +48,8 @@ pub struct Services {
     pub metrics: Metrics,
     /// Starts of instances at once.
     pub starts: tokio::sync::Semaphore,
+    /// Live instances.
+    pub instances: std::sync::atomic::AtomicUsize,
     /// For tasks that begin outside any.
     pub runtime: tokio::runtime::Handle,
 }

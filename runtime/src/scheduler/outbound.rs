@@ -32,12 +32,11 @@ pub(super) struct Fetched {
 impl Egress {
     /// Speaks HTTP/2 over the socket; the connection lives as long as a clone of the answer or a request.
     pub async fn connect(socket: UnixStream) -> Result<Self, hyper::Error> {
-        let (sender, connection) =
-            hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-                .initial_stream_window_size(256 << 10)
-                .initial_connection_window_size(4 << 20)
-                .handshake(TokioIo::new(socket))
-                .await?;
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(256 << 10)
+            .initial_connection_window_size(4 << 20)
+            .handshake(TokioIo::new(socket))
+            .await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::error!(%error, "the egress connection to the agent ended");
@@ -84,7 +83,10 @@ fn request(uid: &str, outbound: OutboundRequest, body: Body) -> Result<Request<B
         {
             continue;
         }
-        headers.append(name, encode_value(value).ok_or_else(|| refuse("header value"))?);
+        headers.append(
+            name,
+            encode_value(value).ok_or_else(|| refuse("header value"))?,
+        );
     }
     let own = |value: &str| HeaderValue::from_str(value).map_err(|_| refuse("header value"));
     headers.insert(FUNCTION_HEADER, own(uid)?);

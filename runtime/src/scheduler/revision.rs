@@ -36,6 +36,8 @@ pub(super) struct Revision {
 #[derive(Debug, Default)]
 struct Current {
     cell: Option<Arc<Cell>>,
+    /// When it was last asked for.
+    used: Option<Instant>,
     /// Another revision serves: no new instance is kept.
     closed: bool,
 }
@@ -70,7 +72,7 @@ impl Revision {
 
     /// The instance, made now if there is none.
     pub(super) async fn cell(self: &Arc<Self>) -> Result<Arc<Cell>, Failure> {
-        if let Some(cell) = self.running() {
+        if let Some(cell) = self.use_running() {
             return Ok(cell);
         }
         let mut failed = self.starting.lock().await;
@@ -127,7 +129,20 @@ impl Revision {
         let mut current = lock(&self.current);
         if !current.closed {
             current.cell = Some(Arc::clone(cell));
+            current.used = Some(Instant::now());
         }
+    }
+
+    fn use_running(&self) -> Option<Arc<Cell>> {
+        let mut current = lock(&self.current);
+        current.used = Some(Instant::now());
+        current.cell.clone()
+    }
+
+    /// The instance and the time since it was last asked for.
+    pub(super) fn unused(&self) -> Option<(Arc<Cell>, Duration)> {
+        let current = lock(&self.current);
+        Some((current.cell.clone()?, current.used?.elapsed()))
     }
 
     pub(super) fn running(&self) -> Option<Arc<Cell>> {
@@ -137,7 +152,11 @@ impl Revision {
     /// Gives an instance no new requests; those under way keep it alive.
     pub(super) fn retire(&self, cell: &Arc<Cell>) {
         let mut current = lock(&self.current);
-        if current.cell.as_ref().is_some_and(|it| Arc::ptr_eq(it, cell)) {
+        if current
+            .cell
+            .as_ref()
+            .is_some_and(|it| Arc::ptr_eq(it, cell))
+        {
             current.cell = None;
         }
     }

@@ -56,6 +56,8 @@ pub(super) struct State {
     writers: HashMap<WriterId, (RequestId, PipeWriter)>,
     /// Requests that may have ended in this entry.
     touched: Vec<RequestId>,
+    /// What WebAssembly memories made so far may grow to; nobody says when they are gone.
+    pub(super) wasm_bytes: u64,
     last_id: u32,
 }
 
@@ -95,6 +97,7 @@ impl State {
             inbound: HashMap::new(),
             writers: HashMap::new(),
             touched: Vec::new(),
+            wasm_bytes: 0,
             last_id: 0,
         }
     }
@@ -169,6 +172,10 @@ impl State {
         if let Some(request) = self.live(request) {
             request.clock = Some(clock());
         }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests.is_empty()
     }
 
     // Answers.
@@ -281,7 +288,10 @@ impl State {
     }
 
     /// Takes a body for one read.
-    pub(super) fn take_inbound(&mut self, stream: StreamId) -> Result<(RequestId, Inbound), HostError> {
+    pub(super) fn take_inbound(
+        &mut self,
+        stream: StreamId,
+    ) -> Result<(RequestId, Inbound), HostError> {
         let Some((request, body)) = self.inbound.get_mut(&stream) else {
             return Err(HostError::Type("the body was given up".into()));
         };
@@ -302,7 +312,12 @@ impl State {
         self.inbound.remove(&stream);
     }
 
-    pub(super) fn add_writer(&mut self, request: RequestId, writer: PipeWriter, of: WriterOf) -> WriterId {
+    pub(super) fn add_writer(
+        &mut self,
+        request: RequestId,
+        writer: PipeWriter,
+        of: WriterOf,
+    ) -> WriterId {
         let id = WriterId(self.next_id());
         self.writers.insert(id, (request, writer));
         if of == WriterOf::Response
@@ -343,7 +358,10 @@ impl State {
                     self.requests.remove(&request);
                 }
                 Some(it)
-                    if !it.ended && it.answer.is_none() && it.response.is_none() && it.holds == 0 =>
+                    if !it.ended
+                        && it.answer.is_none()
+                        && it.response.is_none()
+                        && it.holds == 0 =>
                 {
                     orphans.extend(self.end(request));
                 }

@@ -16,7 +16,11 @@ pub struct Body(Kind);
 #[derive(Debug)]
 enum Kind {
     Empty,
-    Full(Bytes, Option<Charge>),
+    Full {
+        bytes: Bytes,
+        /// Given back when the body is dropped.
+        _charge: Option<Charge>,
+    },
     Pipe(PipeReader),
 }
 
@@ -28,12 +32,18 @@ impl Body {
 
     /// A whole body.
     pub fn full(bytes: Bytes) -> Self {
-        Self(Kind::Full(bytes, None))
+        Self(Kind::Full {
+            bytes,
+            _charge: None,
+        })
     }
 
     /// A whole body that counts as its instance's memory until it has been sent.
     pub fn charged(bytes: Bytes, charge: Charge) -> Self {
-        Self(Kind::Full(bytes, Some(charge)))
+        Self(Kind::Full {
+            bytes,
+            _charge: Some(charge),
+        })
     }
 
     /// A body that arrives through a pipe.
@@ -45,7 +55,7 @@ impl Body {
     pub fn known_length(&self) -> Option<u64> {
         match &self.0 {
             Kind::Empty => Some(0),
-            Kind::Full(bytes, _) => Some(bytes.len() as u64),
+            Kind::Full { bytes, .. } => Some(bytes.len() as u64),
             Kind::Pipe(_) => None,
         }
     }
@@ -61,7 +71,7 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, PipeBroken>>> {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
-            Kind::Full(bytes, _) => {
+            Kind::Full { bytes, .. } => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
@@ -74,7 +84,7 @@ impl hyper::body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Empty => true,
-            Kind::Full(bytes, _) => bytes.is_empty(),
+            Kind::Full { bytes, .. } => bytes.is_empty(),
             Kind::Pipe(_) => false,
         }
     }

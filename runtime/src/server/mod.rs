@@ -79,7 +79,10 @@ pub async fn serve(
     }
     drop(listener);
     draining.store(true, Ordering::Relaxed);
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(drain, graceful.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!("requests still under way at the end of the drain were broken off");
     }
 }

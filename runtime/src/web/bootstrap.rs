@@ -58,6 +58,7 @@ const SCRIPTS: &[Script] = &scripts![
 fn all_ops() -> Vec<Op> {
     [
         super::clock::ops(),
+        super::wasm::ops(),
         super::clone::ops(),
         super::console::ops(),
         super::crypto::ops(),

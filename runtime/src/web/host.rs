@@ -216,6 +216,10 @@ pub trait Host: 'static {
     /// Ends one [`Host::hold`].
     fn release(&mut self, request: RequestId);
 
+    /// Charges a new WebAssembly memory at the largest size to which it may grow, in bytes; none for as large as allowed.
+    /// Answers that size, which is no more than the instance may have.
+    fn wasm_memory(&mut self, maximum_bytes: Option<u64>) -> Result<u64, HostError>;
+
     /// One line of console output.
     fn console(&mut self, level: ConsoleLevel, text: String);
 }

@@ -42,7 +42,9 @@ mod fetch;
 mod http;
 mod op;
 mod url;
+mod wasm;
 
 pub use bootstrap::{bootstrap, external_references};
 pub use entry::{EntryError, Entrypoints, RequestHead, StartError};
 pub use exception::exception_from;
+pub use wasm::set_maximum as set_wasm_maximum;

@@ -28,6 +28,9 @@ pub struct WorkerArgs {
     /// Domain of the cluster's services.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// Accept no connection before the agent says so.
+    #[arg(long)]
+    pub closed: bool,
     /// Log for a person at a terminal.
     #[arg(long)]
     pub dev: bool,

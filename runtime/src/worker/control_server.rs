@@ -12,15 +12,21 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use isolet_crds::bundle::{Bundle, MAX_COMPRESSED_BYTES, SecretValues};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
-use crate::control::{BUNDLE_BYTES_HEADER, LoadError};
+use crate::control::{BUNDLE_BYTES_HEADER, CHECKED_HEADER, LoadError, OPEN_PATH};
 use crate::scheduler::Functions;
 
 /// Serves the agent; `gone` is dropped when the socket closes.
-pub(super) async fn serve(socket: UnixStream, functions: Arc<Functions>, gone: oneshot::Sender<()>) {
+pub(super) async fn serve(
+    socket: UnixStream,
+    functions: Arc<Functions>,
+    opened: CancellationToken,
+    gone: oneshot::Sender<()>,
+) {
     let service = service_fn(move |request| {
-        let functions = Arc::clone(&functions);
-        async move { Ok::<_, Infallible>(answer(&functions, request).await) }
+        let (functions, opened) = (Arc::clone(&functions), opened.clone());
+        async move { Ok::<_, Infallible>(answer(&functions, &opened, request).await) }
     });
     let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(socket), service)
@@ -31,9 +37,15 @@ pub(super) async fn serve(socket: UnixStream, functions: Arc<Functions>, gone: o
     drop(gone);
 }
 
-async fn answer(functions: &Functions, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(
+    functions: &Functions,
+    opened: &CancellationToken,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
-    let uid = path.strip_prefix("/functions/").filter(|uid| !uid.is_empty());
+    let uid = path
+        .strip_prefix("/functions/")
+        .filter(|uid| !uid.is_empty());
     match (request.method(), uid) {
         (&Method::PUT, Some(uid)) => match put(functions, uid, request).await {
             Ok(loaded) => json(StatusCode::OK, &loaded),
@@ -41,6 +53,10 @@ async fn answer(functions: &Functions, request: Request<Incoming>) -> Response<F
         },
         (&Method::DELETE, Some(uid)) => {
             functions.delete(uid).await;
+            text(StatusCode::OK, String::new())
+        }
+        (&Method::POST, None) if path == OPEN_PATH => {
+            opened.cancel();
             text(StatusCode::OK, String::new())
         }
         (&Method::GET, None) if path == "/metrics" => {
@@ -59,6 +75,7 @@ async fn put(
         .headers()
         .get(BUNDLE_BYTES_HEADER)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let checked = request.headers().contains_key(CHECKED_HEADER);
     // A bundle and as many secrets.
     let body = Limited::new(request.into_body(), 2 * MAX_COMPRESSED_BYTES)
         .collect()
@@ -90,7 +107,7 @@ async fn put(
     {
         return Err(refuse(&format!("the value of env {name} is missing")));
     }
-    functions.put(revision, bundle, secrets).await
+    functions.put(revision, bundle, secrets, checked).await
 }
 
 fn refuse(problem: &str) -> LoadError {

@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 pub use args::WorkerArgs;
 
@@ -90,6 +91,7 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
     platform::initialize(cores.min(4) as u32);
     let snapshot = Snapshot::load(inherited.snapshot)?;
     let breadcrumb = Arc::new(Breadcrumb::map(File::from(inherited.breadcrumb))?);
+    breadcrumb.mark_crashes()?;
     cpu::start_monitor()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -111,6 +113,7 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             egress,
             metrics: metrics::Metrics::new(),
             starts: Semaphore::new(threads),
+            instances: Default::default(),
             runtime: tokio::runtime::Handle::current(),
         });
         let functions = Arc::new(Functions::new(
@@ -118,10 +121,16 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             args.domain.as_deref(),
             &args.cluster_domain,
         ));
+        tokio::spawn(Arc::clone(&functions).keep_evicting());
         let (agent_gone, gone) = tokio::sync::oneshot::channel::<()>();
+        let opened = CancellationToken::new();
+        if !args.closed {
+            opened.cancel();
+        }
         let control = tokio::spawn(control_server::serve(
             control,
             Arc::clone(&functions),
+            opened.clone(),
             agent_gone,
         ));
         let shutdown = async move {
@@ -133,7 +142,14 @@ fn boot(args: &WorkerArgs) -> Result<(), WorkerError> {
             }
         };
         let drain = Duration::from_secs(args.drain_seconds);
-        crate::server::serve(listener, functions, shutdown, drain).await;
+        tokio::pin!(shutdown);
+        let serves = tokio::select! {
+            () = opened.cancelled() => true,
+            () = &mut shutdown => false,
+        };
+        if serves {
+            crate::server::serve(listener, functions, shutdown, drain).await;
+        }
         control.abort();
         Ok(())
     });

@@ -159,7 +159,10 @@ impl Answer {
         let text = self.text().await;
         let error: serde_json::Value =
             serde_json::from_str(&text).unwrap_or_else(|_| panic!("no error but: {text}"));
-        (status, error["error"]["reason"].as_str().unwrap().to_owned())
+        (
+            status,
+            error["error"]["reason"].as_str().unwrap().to_owned(),
+        )
     }
 }
 

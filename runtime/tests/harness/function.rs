@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use isolet_crds::bundle::{Bundle, FunctionIdentity, Manifest, ModuleEntry, ModuleKind, SecretValues};
+use isolet_crds::bundle::{
+    Bundle, FunctionIdentity, Manifest, ModuleEntry, ModuleKind, SecretValues,
+};
 use isolet_crds::{ResolvedLimits, Route};
 
 #[derive(Clone)]
@@ -29,7 +31,10 @@ impl Function {
             secrets: BTreeMap::new(),
             routes: Vec::new(),
             // CPU time of a debug build on a shared machine; tests of the limit set their own.
-            limits: ResolvedLimits { cpu_ms: 5000, ..ResolvedLimits::default() },
+            limits: ResolvedLimits {
+                cpu_ms: 5000,
+                ..ResolvedLimits::default()
+            },
             suspend: false,
         }
     }
@@ -60,7 +65,10 @@ impl Function {
     }
 
     pub fn route(mut self, host: &str, path: &str) -> Self {
-        self.routes.push(Route { host: host.into(), path: path.into() });
+        self.routes.push(Route {
+            host: host.into(),
+            path: path.into(),
+        });
         self
     }
 
@@ -81,12 +89,15 @@ impl Function {
             Some("txt") => ModuleKind::Text,
             _ => ModuleKind::JavaScript,
         };
-        let modules = self.modules.iter().map(|(path, (content, mappings))| ModuleEntry {
-            path: path.clone(),
-            kind: kind(path),
-            bytes: content.len() as u64,
-            mappings: mappings.clone(),
-        });
+        let modules = self
+            .modules
+            .iter()
+            .map(|(path, (content, mappings))| ModuleEntry {
+                path: path.clone(),
+                kind: kind(path),
+                bytes: content.len() as u64,
+                mappings: mappings.clone(),
+            });
         let bundle = Bundle {
             manifest: Manifest {
                 format: Manifest::FORMAT,
@@ -99,17 +110,29 @@ impl Function {
                 modules: modules.collect(),
                 routes: self.routes.clone(),
                 env: self.env.clone(),
-                secret_env: self.secrets.keys().map(|name| (name.clone(), "v1".into())).collect(),
+                secret_env: self
+                    .secrets
+                    .keys()
+                    .map(|name| (name.clone(), "v1".into()))
+                    .collect(),
                 limits: self.limits,
                 egress: Vec::new(),
                 suspend: self.suspend,
             },
-            contents: self.modules.values().map(|(content, _)| content.clone()).collect(),
+            contents: self
+                .modules
+                .values()
+                .map(|(content, _)| content.clone())
+                .collect(),
         };
         let secrets = if self.secrets.is_empty() {
             Vec::new()
         } else {
-            SecretValues { values: self.secrets.clone() }.encode().unwrap()
+            SecretValues {
+                values: self.secrets.clone(),
+            }
+            .encode()
+            .unwrap()
         };
         (bundle.encode().unwrap().bytes, secrets)
     }

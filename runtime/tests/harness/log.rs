@@ -18,7 +18,10 @@ impl Log {
     pub fn read(output: ChildStdout) -> Self {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (counted, count) = watch::channel(0);
-        let log = Self { lines: Arc::clone(&lines), count };
+        let log = Self {
+            lines: Arc::clone(&lines),
+            count,
+        };
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 let mut lines = lines.lock().unwrap();

@@ -4,7 +4,13 @@
 //! let worker = worker().function("hello", SOURCE).start().await;
 //! assert_eq!(worker.get("hello", "/").await.text(), "hello");
 //! ```
-#![allow(dead_code, missing_docs, clippy::unwrap_used, unreachable_pub)]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    unused_imports,
+    clippy::unwrap_used
+)]
 
 mod client;
 mod function;
@@ -27,7 +33,7 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use isolet_runtime::control::{BUNDLE_BYTES_HEADER, BREADCRUMB_BYTES, LoadError, Loaded};
+use isolet_runtime::control::{BREADCRUMB_BYTES, BUNDLE_BYTES_HEADER, LoadError, Loaded};
 use tokio::net::UnixStream;
 
 pub use client::{Answer, Exchange, Outgoing};
@@ -37,8 +43,11 @@ pub use log::Log;
 /// Longest wait for a condition: far more than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-pub type EgressHandler =
-    Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<BoxBody<Bytes, Infallible>>> + Send + Sync>;
+pub type EgressHandler = Arc<
+    dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<BoxBody<Bytes, Infallible>>>
+        + Send
+        + Sync,
+>;
 
 /// A worker to be started.
 pub struct Builder {
@@ -114,9 +123,14 @@ impl Builder {
         ];
         let names = ["listener", "control", "egress", "snapshot", "breadcrumb"];
         let mut command = Command::new(env!("CARGO_BIN_EXE_isolet"));
-        command.arg("worker").env_clear().env("RUST_LOG", self.filter);
+        command
+            .arg("worker")
+            .env_clear()
+            .env("RUST_LOG", self.filter);
         for (name, fd) in names.iter().zip(&lent) {
-            command.arg(format!("--{name}-fd")).arg(fd.as_raw_fd().to_string());
+            command
+                .arg(format!("--{name}-fd"))
+                .arg(fd.as_raw_fd().to_string());
         }
         let mut child = command
             .args(&self.arguments)
@@ -128,10 +142,12 @@ impl Builder {
         drop((lent, control_theirs, egress_theirs, listener));
 
         serve_egress(async_socket(egress), self.egress);
-        let (control, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(async_socket(control)))
-                .await
-                .unwrap();
+        let (control, connection) = hyper::client::conn::http2::handshake(
+            TokioExecutor::new(),
+            TokioIo::new(async_socket(control)),
+        )
+        .await
+        .unwrap();
         tokio::spawn(connection);
         let worker = Worker {
             address,
@@ -178,7 +194,9 @@ impl Worker {
     }
 
     pub async fn metrics(&self) -> String {
-        let request = Request::get("http://worker/metrics").body(Full::default()).unwrap();
+        let request = Request::get("http://worker/metrics")
+            .body(Full::default())
+            .unwrap();
         let response = self.control.clone().send_request(request).await.unwrap();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(body.into()).unwrap()
@@ -202,10 +220,13 @@ impl Worker {
     /// Waits until the process has ended.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap();
-        tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || child.wait().unwrap()))
-            .await
-            .expect("the worker ends")
-            .unwrap()
+        tokio::time::timeout(
+            PATIENCE,
+            tokio::task::spawn_blocking(move || child.wait().unwrap()),
+        )
+        .await
+        .expect("the worker ends")
+        .unwrap()
     }
 
     pub fn is_alive(&mut self) -> bool {
@@ -219,7 +240,9 @@ impl Worker {
         std::io::Read::read_exact(&mut self.breadcrumb, &mut bytes).unwrap();
         bytes
             .chunks(64)
-            .map(|slot| String::from_utf8_lossy(slot.split(|byte| *byte == 0).next().unwrap()).into_owned())
+            .map(|slot| {
+                String::from_utf8_lossy(slot.split(|byte| *byte == 0).next().unwrap()).into_owned()
+            })
             .filter(|uid| !uid.is_empty())
             .collect()
     }
@@ -227,8 +250,16 @@ impl Worker {
     /// Resident memory of the process, in bytes.
     pub fn resident_bytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<usize>()
+            .unwrap()
+            << 10
     }
 }
 
@@ -253,7 +284,10 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
+    assert!(
+        tokio::time::timeout(PATIENCE, wait).await.is_ok(),
+        "never: {what}"
+    );
 }
 
 fn serve_egress(socket: UnixStream, handler: Option<EgressHandler>) {

@@ -1,6 +1,7 @@
 //! The Web APIs in real isolates made from a real snapshot.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod cases;
 mod console;
 mod fetch;
 mod handler;
@@ -9,7 +10,7 @@ mod memory;
 mod termination;
 mod wasm;
 
-use harness::run_cases;
+use cases::run_cases;
 
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {

@@ -84,7 +84,7 @@ memory() {
   local name node pid
   for name in bin/isolet-operator "bin/isolet agent" "$worker_process"; do
     for node in "${nodes[@]}"; do
-      pid=$(process "$node" "$name") || continue
+      pid=$(process "$node" "$name" 2>/dev/null) || continue
       note "memory $1: ${name%% --*} on $node $(awk '/^VmRSS/ { printf "%d MiB", $2 / 1024 }' "/proc/$pid/status")"
     done
   done

@@ -8,13 +8,16 @@ topic_upgrade() {
 
 # steady_requests: one new connection after another through the Service until $work/enough exists; a line for each failure
 steady_requests() {
-  local n=0 body
+  local url n=0 body start took slowest=0
+  url=$service_url$(fn steady)
   until [ -e "$work/enough" ] || [ $n -ge 20000 ]; do
-    n=$((n + 1))
-    body=$(get "$service_url$(fn steady)" 2>&1)
+    n=$((n + 1)) start=$(now_ms)
+    body=$(get "$url" 2>&1)
+    took=$(($(now_ms) - start))
+    [ $took -le $slowest ] || slowest=$took
     [ "$body" = steady ] || echo "request $n: $body" >>"$work/lost"
   done
-  echo $n
+  echo "$n, the slowest took $slowest ms"
 }
 
 rolling_restart() {
@@ -27,7 +30,8 @@ rolling_restart() {
   eventually 90 "the old pods are gone" pods_are_new "$before"
   touch "$work/enough"
   wait $requests
-  same "no request of $(cat "$work/requests") was lost" "" "$(head -n 5 "$work/lost")"
+  same "no request was lost" "" "$(head -n 5 "$work/lost")"
+  note "requests: $(cat "$work/requests")"
   endpoints
   eventually 60 "the new pods serve all Functions" all_functions_ready
 }

@@ -1,5 +1,7 @@
 //! The real server on a real socket pair, against real servers on loopback.
 
+mod connections;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -60,13 +62,16 @@ async fn agent(rules: &[&str]) -> Agent {
 }
 
 async fn agent_with(policy: PlatformPolicy, rules: &[&str]) -> Agent {
+    agent_by(Connector::new(policy).unwrap(), rules).await
+}
+
+async fn agent_by(connector: Connector, rules: &[&str]) -> Agent {
     let table = Arc::new(EgressTable::default());
     let revision = Arc::new(Revision {
         egress: rules.iter().map(|rule| (*rule).to_owned()).collect(),
         ..(*testing::revision("hello", "1", 1)).clone()
     });
     table.set(&revision.identity, [&revision]);
-    let connector = Connector::new(policy).unwrap();
     let server = Arc::new(EgressServer::new(
         connector,
         table.clone(),
@@ -87,6 +92,10 @@ impl Agent {
             .header(FUNCTION_HEADER, "uid-hello")
             .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
             .unwrap();
+        self.answer(request).await
+    }
+
+    async fn answer(&self, request: Request<Full<Bytes>>) -> Answer {
         let mut sender = self.sender.clone();
         sender.ready().await.unwrap();
         let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
@@ -147,13 +156,15 @@ async fn serve_one(mut stream: TcpStream, answer: &(dyn Fn(&str) -> String + Sen
 
 fn ok(body: &str) -> String {
     format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
 }
 
 fn redirect(status: u16, to: &str) -> String {
-    format!("HTTP/1.1 {status} Moved\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
+    format!(
+        "HTTP/1.1 {status} Moved\r\nconnection: close\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n"
+    )
 }
 
 #[tokio::test]

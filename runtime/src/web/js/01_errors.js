@@ -80,7 +80,8 @@ internals.reportException = (error) => {
 
 internals.requireArguments = (given, needed, what) => {
   if (given < needed) {
-    throw new TypeError(`${what} requires at least ${String(needed)} argument${needed === 1 ? "" : "s"}, but only ${String(given)} present`);
+    const plural = needed === 1 ? "" : "s";
+    throw new TypeError(`${what} requires at least ${needed} argument${plural}, but only ${given} present`);
   }
 };
 

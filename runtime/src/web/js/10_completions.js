@@ -1,7 +1,7 @@
 // What JavaScript waits for outside the isolate: one entry a CompletionId, removed when it is completed.
 "use strict";
 
-const { Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, PromiseWithResolvers } = primordials;
+const { Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet } = primordials;
 
 const pending = new Map(); // CompletionId -> function(failed, value)
 internals.pendingCompletions = pending;
@@ -11,13 +11,6 @@ internals.onCompletion = (id, callback) => {
 };
 
 internals.forgetCompletion = (id) => MapPrototypeDelete(pending, id);
-
-// Promise of a completion's value.
-internals.completion = (id) => {
-  const { promise, resolve, reject } = PromiseWithResolvers();
-  MapPrototypeSet(pending, id, (failed, value) => failed ? reject(value) : resolve(value));
-  return promise;
-};
 
 // Entrypoint. kind: 0 done or chunk, 1 failed with an error of the given host kind.
 internals.complete = (id, kind, value, errorKind) => {

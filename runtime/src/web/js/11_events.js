@@ -128,7 +128,9 @@ class Event {
 
   static {
     dispatchTo = (event, target) => {
-      if (typeof event !== "object" || event === null || !(#type in event)) throw new TypeError("dispatchEvent: the argument is not an Event");
+      if (typeof event !== "object" || event === null || !(#type in event)) {
+        throw new TypeError("dispatchEvent: the argument is not an Event");
+      }
       if (event.#dispatching) throw new DOMException("The event is being dispatched already", "InvalidStateError");
       event.#dispatching = true;
       event.#target = target;

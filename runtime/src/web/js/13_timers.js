@@ -22,7 +22,8 @@ function delayOf(value) {
 
 function start(callback, delay, args, repeat, what) {
   if (typeof callback !== "function") {
-    throw new TypeError(`${what}: the callback is not a function${typeof callback === "string" ? "; code from strings is off" : ""}`);
+    const why = typeof callback === "string" ? "; code from strings is off" : "";
+    throw new TypeError(`${what}: the callback is not a function${why}`);
   }
   const id = lastId = lastId % 0x7fffffff + 1;
   const wait = delayOf(delay);

@@ -14,6 +14,7 @@ const { op_encode, op_decode_utf8, op_read, op_cancel_read } = ops;
 // A body that arrives, by the host's number for it.
 class Arriving {
   id;
+  done = false; // the last piece has come
   failed = undefined; // { reason } once it was broken off here
   reject = undefined; // ends the read under way
   end = undefined; // called once the last piece has come
@@ -116,8 +117,8 @@ function bodyStream(body) {
           streams.byteEnqueue(controller, chunk);
         }
       },
-      cancel() {
-        op_cancel_read(inbound.id);
+      cancel(reason) {
+        failArriving(inbound, reason ?? new TypeError("The body's stream was cancelled"));
       },
     }, { __proto__: null, highWaterMark: 0 });
   } else {
@@ -167,7 +168,10 @@ function readOnce(inbound) {
       reject(value);
       return;
     }
-    if (value === null && inbound.end !== undefined) inbound.end();
+    if (value === null) {
+      inbound.done = true;
+      if (inbound.end !== undefined) inbound.end();
+    }
     resolve(value);
   });
   return promise;
@@ -175,7 +179,7 @@ function readOnce(inbound) {
 
 // Breaks off a body that arrives: this read and all later ones fail with the reason.
 function failArriving(inbound, reason) {
-  if (inbound.failed !== undefined) return;
+  if (inbound.done || inbound.failed !== undefined) return;
   inbound.failed = { __proto__: null, reason };
   op_cancel_read(inbound.id);
   if (inbound.reject !== undefined) inbound.reject(reason);
@@ -350,6 +354,7 @@ internals.mixinBody = (prototype, bodyOf, contentType) => {
 
 internals.body = {
   __proto__: null,
-  Arriving, Body, extract, failArriving, bodyStream, isUsed, isUnusable, cloneBody, takeBody, readChunk, readAll, viewBytes, isArrayBuffer, isUint8Array,
+  Arriving, Body, bodyStream, cloneBody, extract, failArriving, isArrayBuffer, isUint8Array, isUnusable, isUsed, readAll,
+  readChunk, takeBody, viewBytes,
   extractedType: () => extractedType,
 };

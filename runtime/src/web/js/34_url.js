@@ -340,7 +340,10 @@ function parseForm(query) {
       const piece = StringPrototypeSlice(query, from, end);
       const at = StringPrototypeIndexOf(piece, "=");
       if (at < 0) ArrayPrototypePush(list, decodeForm(piece), "");
-      else ArrayPrototypePush(list, decodeForm(StringPrototypeSlice(piece, 0, at)), decodeForm(StringPrototypeSlice(piece, at + 1)));
+      else {
+        const name = decodeForm(StringPrototypeSlice(piece, 0, at));
+        ArrayPrototypePush(list, name, decodeForm(StringPrototypeSlice(piece, at + 1)));
+      }
     }
     from = end + 1;
   }

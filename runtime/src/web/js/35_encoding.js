@@ -43,8 +43,6 @@ class TextDecoder {
   // Between calls with stream: the bytes of an unfinished character and whether the start was seen.
   #rest = NO_BYTES;
   #started = false;
-  #history = undefined; // for stateful legacy encodings: all bytes of the stream so far
-  #given = 0;
 
   constructor(label = "utf-8", options = undefined) {
     const name = op_encoding_name(`${label}`);
@@ -108,7 +106,6 @@ const writableOf = primordials.uncurryThis(
   primordials.ObjectGetOwnPropertyDescriptor(internals.TransformStream.prototype, "writable").get,
 );
 const { enqueue } = internals.streams;
-const encodeText = primordials.uncurryThis(TextEncoder.prototype.encode);
 const decodeBytes = primordials.uncurryThis(TextDecoder.prototype.decode);
 
 class TextEncoderStream {
@@ -202,7 +199,9 @@ const { btoa } = {
     requireArguments(arguments.length, 1, "btoa");
     const result = op_btoa(`${data}`);
     if (result === null) {
-      throw new DOMException("The string contains characters above U+00FF; encode it with TextEncoder first", "InvalidCharacterError");
+      throw new DOMException(
+        "The string contains characters above U+00FF; encode it with TextEncoder first", "InvalidCharacterError",
+      );
     }
     return result;
   },

@@ -40,7 +40,7 @@ class Request {
     const from = typeof input === "object" && input !== null && #state in input ? input.#state : null;
     const state = {
       __proto__: null, method: "GET", url: "", headers: undefined, body: null, redirect: "follow", signal: undefined,
-      follows: undefined, cache: "default", integrity: "", keepalive: false,
+      follows: undefined, arriving: null, abortReason: undefined,
     };
     if (from === null) {
       const href = op_url_href(`${input}`);
@@ -184,17 +184,20 @@ class Request {
   static {
     internals.isRequest = (value) => typeof value === "object" && value !== null && #state in value;
     internals.requestState = (request) => request.#state;
-    internals.requestSignal = (request) => Request.#signalOf(request);
     // A request that arrives; fields are "name\nvalue\n…".
-    internals.arrivingRequest = (method, url, fields, inbound) =>
-      new Request(kInternal, {
-        __proto__: null, method, url, headers: fields, body: inbound === 0 ? null : new bodies.Body(undefined, new bodies.Arriving(inbound), undefined),
+    internals.arrivingRequest = (method, url, fields, inbound) => {
+      const arriving = inbound === 0 ? null : new bodies.Arriving(inbound);
+      return new Request(kInternal, {
+        __proto__: null, method, url, headers: fields, arriving,
+        body: arriving === null ? null : new bodies.Body(undefined, arriving, undefined),
         redirect: "manual", signal: undefined, follows: undefined, abortReason: undefined,
       });
-    // Aborts an arriving request's signal, now or when it is first asked for.
+    };
+    // Aborts an arriving request's signal, now or when it is first asked for, and what still arrives of its body.
     internals.abortRequest = (request, reason) => {
       const state = request.#state;
       state.abortReason = reason;
+      if (state.arriving !== null) bodies.failArriving(state.arriving, reason);
       if (state.signal !== undefined) internals.signalAbort(state.signal, reason);
     };
     internals.mixinBody(

@@ -150,7 +150,8 @@ class Response {
     internals.arrivingResponse = (status, statusText, fields, inbound, url, redirected) =>
       new Response(kInternal, {
         __proto__: null, status, statusText, headers: makeHeaders(fields, "immutable"), contentType: null,
-        body: inbound === 0 ? null : new bodies.Body(undefined, new bodies.Arriving(inbound), undefined), type: "basic", url, redirected,
+        body: inbound === 0 ? null : new bodies.Body(undefined, new bodies.Arriving(inbound), undefined),
+        type: "basic", url, redirected,
       });
     internals.mixinBody(
       Response.prototype,

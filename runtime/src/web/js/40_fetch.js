@@ -3,10 +3,10 @@
 
 const { PromiseWithResolvers, TypeError } = primordials;
 const {
-  abortReason, arrivingResponse, body: bodies, exposed, headersRaw, isAborted, offAbort, onAbort, pump, pumpStream,
+  abortReason, arrivingResponse, body: bodies, exposed, headersRaw, isAborted, offAbort, onAbort, pumpArriving, pumpStream,
   requestState, streams,
 } = internals;
-const { op_abort_fetch, op_cancel_read, op_close, op_fetch } = ops;
+const { op_abort_fetch, op_close, op_fetch } = ops;
 
 const { Request } = exposed;
 const REDIRECT = { __proto__: null, follow: 0, error: 1, manual: 2 };
@@ -47,7 +47,7 @@ function begin(request, resolve, reject) {
     else if (body.stream === undefined) {
       const { inbound } = body;
       body.used = true;
-      pump(writer, upload, () => bodies.readChunk(inbound), () => op_cancel_read(inbound.id), () => {});
+      pumpArriving(writer, upload, inbound, () => {});
     } else {
       pumpStream(writer, upload, body.stream, () => {});
     }
@@ -98,7 +98,7 @@ function cancelBody(body, reason) {
     if (!streams.isLocked(body.stream)) streams.cancel(body.stream, reason);
   } else if (body.inbound !== null) {
     body.used = true;
-    op_cancel_read(body.inbound.id);
+    bodies.failArriving(body.inbound, reason ?? new TypeError("Nobody reads the body any more"));
   }
 }
 

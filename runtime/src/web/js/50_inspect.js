@@ -174,10 +174,14 @@ function inspectKind(value, kind, name, budget, depth) {
       const pair = op_promise_state(value);
       const state = pair[0];
       const result = pair[1];
-      ArrayPrototypePush(items, state === "pending" ? "<pending>" : state === "rejected" ? `<rejected> ${inner(result)}` : inner(result));
+      if (state === "pending") ArrayPrototypePush(items, "<pending>");
+      else ArrayPrototypePush(items, `${state === "rejected" ? "<rejected> " : ""}${inner(result)}`);
       return withProperties(value, name, items, budget, depth, "{");
     }
-    case "number": return withProperties(value, `[Number: ${NumberPrototypeToString(NumberPrototypeValueOf(value))}]`, [], budget, depth, "alone");
+    case "number": {
+      const text = NumberPrototypeToString(NumberPrototypeValueOf(value));
+      return withProperties(value, `[Number: ${text}]`, [], budget, depth, "alone");
+    }
     case "string": return withProperties(value, `[String: ${quote(StringPrototypeValueOf(value))}]`, [], budget, depth, "alone");
     case "boolean": return withProperties(value, `[Boolean: ${BooleanPrototypeValueOf(value)}]`, [], budget, depth, "alone");
     case "weakmap": return budget.take(`${name} { <items unknown> }`);

@@ -29,7 +29,7 @@ function format(args, budget) {
       from = at + 2;
       if (kind === "%") {
         text += budget.take("%");
-      } else if (first < args.length && (kind === "s" || kind === "d" || kind === "i" || kind === "f" || kind === "o" || kind === "O" || kind === "j" || kind === "c")) {
+      } else if (first < args.length && StringPrototypeIndexOf("sdifoOjc", kind) >= 0) {
         text += substitute(kind, args[first++], budget);
       } else {
         text += budget.take(`%${kind}`);

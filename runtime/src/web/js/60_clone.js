@@ -21,7 +21,9 @@ const { structuredClone } = {
     requireArguments(arguments.length, 1, "structuredClone");
     const transfer = [];
     if (options !== undefined && options !== null) {
-      if (typeof options !== "object" && typeof options !== "function") throw new TypeError("structuredClone: options is not an object");
+      if (typeof options !== "object" && typeof options !== "function") {
+        throw new TypeError("structuredClone: options is not an object");
+      }
       const list = options.transfer;
       if (list !== undefined) {
         const method = list === null ? undefined : list[SymbolIterator];

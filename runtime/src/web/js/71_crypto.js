@@ -29,7 +29,9 @@ class Crypto {
     }
     const length = TypedArrayPrototypeGetByteLength(array);
     if (length > 65536) {
-      throw new DOMException(`crypto.getRandomValues: ${length} bytes are more than the 65536 it gives at a time`, "QuotaExceededError");
+      throw new DOMException(
+        `crypto.getRandomValues: ${length} bytes are more than the 65536 it gives at a time`, "QuotaExceededError",
+      );
     }
     TypedArrayPrototypeSet(internals.body.viewBytes(array), op_random(length));
     return array;

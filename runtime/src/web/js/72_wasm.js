@@ -2,8 +2,9 @@
 "use strict";
 
 const {
-  ObjectDefineProperty, PromiseReject, ReflectConstruct, ReflectGetOwnPropertyDescriptor, ReflectOwnKeys, TypeError,
+  Number, ObjectDefineProperty, PromiseReject, ReflectConstruct, ReflectGetOwnPropertyDescriptor, ReflectOwnKeys, TypeError,
 } = primordials;
+const { op_wasm_instance, op_wasm_memory } = ops;
 
 // Called in every context made from the snapshot: V8 installs WebAssembly then.
 internals.patchWebAssembly = () => {
@@ -45,23 +46,43 @@ internals.patchWebAssembly = () => {
 
   function WasmMemory(descriptor) {
     if (new.target === undefined) throw new TypeError("WebAssembly.Memory must be called with new");
-    if (typeof descriptor !== "object" || descriptor === null) throw new TypeError("WebAssembly.Memory: the argument is not an object");
+    if (typeof descriptor !== "object" || descriptor === null) {
+      throw new TypeError("WebAssembly.Memory: the argument is not an object");
+    }
     const copy = { __proto__: null };
     for (let i = 0; i < MEMORY_FIELDS.length; i++) {
       const value = descriptor[MEMORY_FIELDS[i]];
       if (value !== undefined) copy[MEMORY_FIELDS[i]] = value;
     }
     if (descriptor.shared) throw new TypeError("WebAssembly.Memory: shared memory is off");
+    if (copy.address !== undefined) {
+      copy.address = String(copy.address);
+      if (copy.address !== "i32") throw new TypeError("WebAssembly.Memory: 64-bit memory is off");
+    }
+    if (copy.maximum !== undefined) copy.maximum = Number(copy.maximum);
+    // V8 refuses other numbers with its own words.
+    if (copy.maximum === undefined || copy.maximum >= 0) copy.maximum = op_wasm_memory(copy.maximum);
     return ReflectConstruct(Memory, [copy], new.target);
   }
   replaceConstructor(Memory, WasmMemory);
   define(WebAssembly, "Memory", WasmMemory);
 
+  function construct(module, imports, target) {
+    op_wasm_instance(module);
+    return ReflectConstruct(Instance, imports === undefined ? [module] : [module, imports], target);
+  }
+
+  function WasmInstance(module, imports = undefined) {
+    if (new.target === undefined) throw new TypeError("WebAssembly.Instance must be called with new");
+    return construct(module, imports, new.target);
+  }
+  replaceConstructor(Instance, WasmInstance);
+  define(WebAssembly, "Instance", WasmInstance);
+
   define(WebAssembly, "instantiate", function instantiate(module, imports = undefined) {
     if (!isModule(module)) return PromiseReject(new CompileError(`WebAssembly.instantiate: ${REFUSAL}`));
     try {
-      const instance = ReflectConstruct(Instance, imports === undefined ? [module] : [module, imports]);
-      return primordials.PromiseResolve(instance);
+      return primordials.PromiseResolve(construct(module, imports, Instance));
     } catch (error) {
       return PromiseReject(error);
     }

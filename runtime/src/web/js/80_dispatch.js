@@ -2,13 +2,13 @@
 "use strict";
 
 const {
-  FunctionPrototypeCall, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, ObjectDefineProperty, ObjectFreeze,
+  FunctionPrototypeCall, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeGetSize, MapPrototypeSet, ObjectDefineProperty, ObjectFreeze,
   PromisePrototypeThen, PromiseResolve, TypeError,
 } = primordials;
 const {
-  arrivingRequest, body: bodies, defineInterface, isResponse, pump, pumpStream, responseFields, responseState, streams,
+  arrivingRequest, body: bodies, defineInterface, isResponse, pumpArriving, pumpStream, responseFields, responseState, streams,
 } = internals;
-const { op_cancel_read, op_fail, op_hold, op_release, op_respond } = ops;
+const { op_fail, op_hold, op_release, op_respond } = ops;
 
 let handler;
 let handle;
@@ -59,14 +59,16 @@ function describe(value) {
   }
 }
 
+const EXAMPLE = "write: export default { fetch(request, env, ctx) { return new Response(\"hello\") } }";
+
 // Checks and keeps the default export. Returns what is wrong with it, or undefined.
 internals.start = (namespace, pairs) => {
   const exported = namespace.default;
   if (exported === undefined) {
-    return "the main module has no default export; write: export default { fetch(request, env, ctx) { return new Response(\"…\") } }";
+    return `the main module has no default export; ${EXAMPLE}`;
   }
   if (typeof exported === "function") {
-    return "the default export is a function or a class, not an object with a fetch() method; write: export default { fetch(request, env, ctx) { … } }";
+    return `the default export is a function or a class, not an object with a fetch() method; ${EXAMPLE}`;
   }
   if (typeof exported !== "object" || exported === null) {
     return `the default export is ${describe(exported)}, not an object with a fetch() method`;
@@ -74,7 +76,7 @@ internals.start = (namespace, pairs) => {
   const { fetch } = exported;
   if (typeof fetch !== "function") {
     return fetch === undefined
-      ? "the default export has no fetch() method; write: export default { fetch(request, env, ctx) { … } }"
+      ? `the default export has no fetch() method; ${EXAMPLE}`
       : `the default export's fetch is ${describe(fetch)}, not a function`;
   }
   const values = {};
@@ -115,44 +117,55 @@ function fail(id, error) {
 }
 
 function send(id, entry, response) {
+  let moving;
   try {
-    const state = responseState(response);
-    const { body, status } = state;
-    if (state.type === "error") throw new TypeError("the handler returned Response.error(), which cannot be sent");
-    if (body === null) {
-      op_respond(id, status, responseFields(state), null);
-    } else {
-      if (bodies.isUnusable(body)) {
-        throw new TypeError("the handler returned a Response whose body was read already, or is locked; return response.clone() or a new Response");
-      }
-      if (body.stream === undefined) {
-        const { inbound, source } = body;
-        body.used = true;
-        if (inbound === null) {
-          op_respond(id, status, responseFields(state), source);
-        } else {
-          const writer = op_respond(id, status, responseFields(state), undefined);
-          if (writer !== 0) {
-            pump(writer, entry, () => bodies.readChunk(inbound), () => op_cancel_read(inbound.id), () => MapPrototypeDelete(underWay, id));
-            return;
-          }
-          op_cancel_read(inbound.id);
-        }
-      } else {
-        const writer = op_respond(id, status, responseFields(state), undefined);
-        if (writer !== 0) {
-          pumpStream(writer, entry, body.stream, () => MapPrototypeDelete(underWay, id));
-          return;
-        }
-        // Nobody wants the body (HEAD): its source need not make it.
-        streams.cancel(body.stream, undefined);
-      }
-    }
+    moving = answer(id, entry, responseState(response));
   } catch (error) {
     fail(id, error);
     return;
   }
-  MapPrototypeDelete(underWay, id);
+  if (!moving) MapPrototypeDelete(underWay, id);
+}
+
+// Hands the response to the host. Returns whether its body still has to be moved.
+function answer(id, entry, state) {
+  const { body, status } = state;
+  const fields = responseFields(state);
+  if (state.type === "error") throw new TypeError("the handler returned Response.error(), which cannot be sent");
+  if (body === null) {
+    op_respond(id, status, fields, null);
+    return false;
+  }
+  if (bodies.isUnusable(body)) {
+    throw new TypeError(
+      "the handler returned a Response whose body was read already, or is locked; return response.clone() or a new Response",
+    );
+  }
+  const { inbound, source, stream } = body;
+  const done = () => MapPrototypeDelete(underWay, id);
+  if (stream !== undefined) {
+    const writer = op_respond(id, status, fields, undefined);
+    if (writer !== 0) {
+      pumpStream(writer, entry, stream, done);
+      return true;
+    }
+    // Nobody wants the body (HEAD): its source need not make it.
+    streams.cancel(stream, undefined);
+    return false;
+  }
+  body.used = true;
+  if (inbound === null) {
+    op_respond(id, status, fields, source);
+    return false;
+  }
+  // A body that arrives is passed on without a stream in between.
+  const writer = op_respond(id, status, fields, undefined);
+  if (writer !== 0) {
+    pumpArriving(writer, entry, inbound, done);
+    return true;
+  }
+  bodies.failArriving(inbound, new TypeError("Nobody reads the body any more"));
+  return false;
 }
 
 // The caller has gone, or the request's time is over.
@@ -165,4 +178,4 @@ internals.abort = (id, text) => {
   if (entry.cancel !== undefined) entry.cancel(reason);
 };
 
-internals.underWay = () => [primordials.MapPrototypeGetSize(underWay), primordials.MapPrototypeGetSize(internals.pendingCompletions)];
+internals.underWay = () => [MapPrototypeGetSize(underWay), MapPrototypeGetSize(internals.pendingCompletions)];
