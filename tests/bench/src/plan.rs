@@ -82,7 +82,7 @@ impl Plan {
             seconds: if args.quick { 1 } else { 3 },
             fresh: if args.quick { 50 } else { 200 },
             starts: match (args.quick, args.full) {
-                (true, _) => 2_000,
+                (true, _) => 5_000,
                 (_, true) => 100_000,
                 _ => 20_000,
             },

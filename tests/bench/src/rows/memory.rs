@@ -1,14 +1,16 @@
 //! How much resident memory does a function cost that was called and is idle now?
 //!
-//! The process with so many functions and one, less the process with one, divided. A process a function: the whole process.
+//! The process with so many functions and one, less the process with one, divided by those that are alive: a start shows in
+//! the answer. A process a function: the whole process.
 
 use std::fs;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{ask_each, names};
+use super::{PATIENCE, alive, ask_counted, names};
 use crate::contestants::{Contestant, Entry, START_PATIENCE, Workload, isolet, workerd};
+use crate::http::Connection;
 use crate::plan::Plan;
 use crate::process::Server;
 use crate::row::{Row, Verdict};
@@ -22,7 +24,7 @@ const CALLS: usize = 2;
 pub(crate) fn run(plan: &Plan, entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
     let counts: &[usize] = if plan.quick { &[200] } else { &[1_000, 4_000] };
     let codes = [
-        ("hello of 4 lines", isolet::app("tenant")?),
+        ("hello of 4 lines", isolet::app("counted")?),
         ("a bundle of 100 KB", large_bundle()),
     ];
     let mut rows = Vec::new();
@@ -42,14 +44,18 @@ pub(crate) fn run(plan: &Plan, entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
             );
             let cells = samples.cells();
             let isolet = cells.first().and_then(|cell| cell.median);
+            let all_alive = samples
+                .detail("isolet", "alive", String::new(), "")
+                .and_then(|cell| cell.low)
+                .is_some_and(|alive| alive >= count as f64);
             rows.push(Row {
                 name: "memory",
                 question: format!(
                     "resident memory per idle warm function, {count} of them, {what}"
                 ),
                 goal: "≤ 0.85 MB".into(),
-                verdict: isolet.map_or(Verdict::Unknown, |mb| Verdict::of(mb <= 0.85)),
-                note: note(is_first, &samples),
+                verdict: isolet.map_or(Verdict::Unknown, |mb| Verdict::of(mb <= 0.85 && all_alive)),
+                note: note(count, is_first, &samples),
                 cells,
                 failures: samples.failures,
             });
@@ -58,10 +64,13 @@ pub(crate) fn run(plan: &Plan, entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn note(has_peers: bool, samples: &Samples) -> String {
+fn note(count: usize, has_peers: bool, samples: &Samples) -> String {
     let mut note = String::new();
     if let Some(mappings) = samples.detail("isolet", "mappingsPerFunction", String::new(), "") {
         note = format!("isolet: {} mappings per function.", mappings.text());
+    }
+    if let Some(alive) = samples.detail("isolet", "alive", String::new(), "") {
+        note += &format!(" Alive when measured: {} of {}.", alive.text(), count + 1);
     }
     if has_peers {
         note += " Deno, Node: one process with the small hello, whatever the row.";
@@ -81,8 +90,11 @@ fn measure(
             Contestant::Isolet => isolet::serve_tenants(plan, &names, code)?,
             _ => workers(plan, &names, code)?,
         };
-        for _ in 0..CALLS {
-            ask_each(server.port, &names)?;
+        let mut connection = Connection::open(server.port, PATIENCE)?;
+        for name in &names {
+            for _ in 0..CALLS {
+                ask_counted(&mut connection, name)?;
+            }
         }
         std::thread::sleep(IDLE);
         Ok(server)
@@ -94,12 +106,14 @@ fn measure(
         return Ok((memory.resident_mb, json!({"mappings": memory.mappings})));
     }
     let one = serve(1)?.memory()?;
-    let many = serve(count + 1)?.memory()?;
-    let more = count as f64;
+    let server = serve(count + 1)?;
+    let many = server.memory()?;
+    let alive = alive(server.port, &names(count + 1))?;
+    let more = alive as f64 - 1.0;
     Ok((
         (many.resident_mb - one.resident_mb) / more,
         json!({
-            "oneMb": one.resident_mb, "manyMb": many.resident_mb, "functions": count,
+            "oneMb": one.resident_mb, "manyMb": many.resident_mb, "functions": count + 1, "alive": alive,
             "mappingsPerFunction": (many.mappings as f64 - one.mappings as f64) / more,
         }),
     ))
@@ -116,14 +130,14 @@ fn workers(plan: &Plan, names: &[String], code: &str) -> anyhow::Result<Server> 
     server.wait_for(
         START_PATIENCE,
         |connection| connection.get(&path),
-        b"hello t0",
+        b"hello t0 1",
     )?;
     Ok(server)
 }
 
 /// About 100 KB of small functions, of which a request runs a few, as bundlers leave them.
 fn large_bundle() -> String {
-    let mut code = String::from("const table = {};\n");
+    let mut code = String::from("let calls = 0;\nconst table = {};\n");
     for index in 0..420 {
         code += &format!(
             "table.step{index} = function step{index}(input) {{\n  const parts = [];\n  for (let i = 0; i < input.length; i++) {{\n    \
@@ -133,7 +147,7 @@ fn large_bundle() -> String {
         );
     }
     code + "export default {\n  fetch(request, env) {\n    table.step1(env.NAME);\n    table.step7(env.NAME);\n    \
-            return new Response(`hello ${env.NAME}`);\n  },\n};\n"
+            return new Response(`hello ${env.NAME} ${++calls}`);\n  },\n};\n"
 }
 
 #[cfg(test)]

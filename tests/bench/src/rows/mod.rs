@@ -55,6 +55,37 @@ fn ask(connection: &mut Connection, name: &str) -> anyhow::Result<Duration> {
     Ok(answer.took)
 }
 
+/// Asks a tenant of the module `counted`; the answer says how often its instance was called: 1 is a start.
+fn ask_counted(connection: &mut Connection, name: &str) -> anyhow::Result<(u64, Duration)> {
+    let answer = connection.get(&path(name))?;
+    let text = String::from_utf8_lossy(&answer.body);
+    let calls = text
+        .strip_prefix(&format!("hello {name} "))
+        .filter(|_| answer.status == 200)
+        .and_then(|calls| calls.parse().ok());
+    match calls {
+        Some(calls) => Ok((calls, answer.took)),
+        None => anyhow::bail!("wrong answer: status {}, {text:?}", answer.status),
+    }
+}
+
+/// How many of these tenants, each called before, still have that instance: asked from the one called last to the one
+/// called first, until many in a row are gone.
+fn alive(port: u16, names: &[String]) -> anyhow::Result<usize> {
+    let mut connection = Connection::open(port, PATIENCE)?;
+    let (mut alive, mut gone) = (0, 0);
+    for name in names.iter().rev() {
+        match ask_counted(&mut connection, name) {
+            Ok((calls, _)) if calls > 1 => (alive, gone) = (alive + 1, 0),
+            _ => gone += 1,
+        }
+        if gone > 200 {
+            break;
+        }
+    }
+    Ok(alive)
+}
+
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
