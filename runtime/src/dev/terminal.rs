@@ -28,7 +28,7 @@ pub fn base_url(address: SocketAddr) -> String {
     format!("http://{host}:{}", address.port())
 }
 
-/// The list of Functions with their URLs.
+/// The list of Functions, each with the commands that call it.
 pub fn list(base: &str, entries: &[Entry]) -> String {
     let label = |entry: &Entry| format!("{}/{}", entry.name.0, entry.name.1);
     let width = entries
@@ -42,16 +42,19 @@ pub fn list(base: &str, entries: &[Entry]) -> String {
         let note = if entry.served {
             ""
         } else {
-            "  (not served: see the error above)"
+            "   # not served: see the error above"
         };
         text.push_str(&format!(
-            "  {:width$}  {base}/fn/{namespace}/{name}/{note}\n",
+            "  {:width$}  curl {base}/fn/{namespace}/{name}/{note}\n",
             label(entry)
         ));
         for route in &entry.routes {
             text.push_str(&format!(
-                "  {:width$}  {base}{}  with Host: {}\n",
-                "", route.path, route.host
+                "  {:width$}  curl -H 'Host: {}' {base}{}\n",
+                "",
+                // A wildcard stands for one label; any will do.
+                route.host.replacen('*', "any", 1),
+                route.path
             ));
         }
     }
@@ -92,14 +95,14 @@ mod tests {
         };
         let mut entries = [entry("a", true), entry("longer", false)];
         entries[0].routes.push(Route {
-            host: "api.example.com".into(),
+            host: "*.example.com".into(),
             path: "/v1".into(),
         });
         assert_eq!(
             list("http://localhost:1", &entries),
-            "  default/a       http://localhost:1/fn/default/a/\n\
-             \x20                 http://localhost:1/v1  with Host: api.example.com\n\
-             \x20 default/longer  http://localhost:1/fn/default/longer/  (not served: see the error above)\n"
+            "  default/a       curl http://localhost:1/fn/default/a/\n\
+             \x20                 curl -H 'Host: any.example.com' http://localhost:1/v1\n\
+             \x20 default/longer  curl http://localhost:1/fn/default/longer/   # not served: see the error above\n"
         );
     }
 
