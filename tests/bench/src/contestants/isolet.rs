@@ -109,10 +109,13 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// Starts agent and worker on what was written, and waits until all of it serves.
+/// Starts agent and worker on what was written, and waits until all of it serves. Without the line that `isolet dev` prints
+/// for each request: in a cluster there is none.
 pub(crate) fn start(plan: &Plan, patience: Duration) -> anyhow::Result<Server> {
     let port = free_port()?;
     let command = [
+        "env".into(),
+        "RUST_LOG=warn".into(),
         plan.isolet.display().to_string(),
         "dev".into(),
         folder(plan)?.display().to_string(),
