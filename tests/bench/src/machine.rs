@@ -16,6 +16,8 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) memory_gb: f64,
     pub(crate) kernel: String,
+    /// Of TCP, over loopback too: bbr paces by timers and makes bulk answers slow and uneven on a busy machine.
+    pub(crate) congestion_control: String,
     pub(crate) system: String,
     /// Commit of this checkout, with a mark if files differ from it.
     pub(crate) commit: String,
@@ -48,6 +50,10 @@ impl Machine {
             cores,
             memory_gb: (memory_kib * 1024.0 / 1e8).round() / 10.0,
             kernel: output("uname", &["-sr"]),
+            congestion_control: fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
             system: after(&release, "PRETTY_NAME"),
             commit: output("git", &["rev-parse", "--short=12", "HEAD"])
                 + if dirty { ", changed" } else { "" },

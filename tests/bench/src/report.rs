@@ -103,13 +103,14 @@ fn escaped(text: &str) -> String {
 
 fn method(plan: &Plan, machine: &Machine) -> String {
     let mut text = format!(
-        "\n## Method\n\n{}; {}, {} cores, {} GB; {}, {}; commit {}. Load average before the run: {}.\n\n",
+        "\n## Method\n\n{}; {}, {} cores, {} GB; {}, {}; TCP congestion control {}; commit {}. Load average before the run: {}.\n\n",
         machine.date,
         machine.cpu,
         machine.cores,
         machine.memory_gb,
         machine.kernel,
         machine.system,
+        machine.congestion_control,
         machine.commit,
         machine.load_before
     );
