@@ -1,8 +1,9 @@
 # Each target is one script or one cargo command: read those for how it is done.
 .DEFAULT_GOAL := help
-.PHONY: help dev test e2e images crds fmt lint clean
+.PHONY: help dev test e2e bench images crds fmt lint clean
 CLUSTER ?= local
 PORT ?= 8787
+ARGS ?=
 RUSTDOCFLAGS ?= -D warnings
 export CLUSTER RUSTDOCFLAGS
 
@@ -18,6 +19,11 @@ test: ## runs the tests against the real worker and a real API server; says what
 
 e2e: ## tests on a cluster of two nodes: its own, or CLUSTER=current (kubectl's), or CLUSTER=kind
 	@tests/e2e/run
+
+bench: ## measures Isolet beside workerd, Deno, Node and hyper; writes docs/benchmarks.md (ARGS=--quick: a short look)
+	@tests/toolchain
+	cargo build --locked --release -p isolet-runtime --bin isolet -p isolet-bench --bin isolet-bench
+	target/release/isolet-bench run $(ARGS)
 
 images: ## makes target/images/operator.tar and runtime.tar (TAG=dev, BASE=image)
 	@images/build

@@ -59,7 +59,7 @@ impl Interrupter {
         self.0.cancel_terminate_execution();
     }
 
-    /// Has the thread that runs entry number `entry` call [`crate::limits::cpu::interrupted`] at its next safe point.
+    /// Has the thread that runs entry number `entry` call `limits::cpu::interrupted` at its next safe point.
     pub fn interrupt(&self, entry: u64) {
         self.0
             .request_interrupt(ffi_interrupt::callback, ffi_interrupt::data(entry));

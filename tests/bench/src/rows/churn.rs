@@ -1,0 +1,93 @@
+//! Does memory stay flat while instances start and are evicted?
+//!
+//! More tenants than may be alive are called in turn, so that each call starts an instance; the answer says so.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{PATIENCE, ask_counted, names};
+use crate::contestants::{Entry, isolet};
+use crate::http::Connection;
+use crate::plan::Plan;
+use crate::process::Memory;
+use crate::row::{Cell, Row, Verdict};
+
+/// More than the worker keeps alive.
+const TENANTS: usize = 4_000;
+/// Starts between two looks at memory.
+const STEP: usize = 1_000;
+/// From here on memory must be flat.
+const SETTLED: usize = 10_000;
+/// Before memory is looked at: the worker evicts once a second.
+const SETTLE: Duration = Duration::from_millis(1_500);
+/// After a start was refused for want of room.
+const PAUSE: Duration = Duration::from_millis(200);
+
+pub(crate) fn run(plan: &Plan, _entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
+    let settled = SETTLED.min(plan.starts / 2);
+    let names = names(TENANTS);
+    let server = isolet::serve_tenants(plan, &names, &isolet::app("counted")?)?;
+    let mut connection = Connection::open(server.port, PATIENCE)?;
+    // At least 50 starts a second, or there is something wrong.
+    let deadline = Instant::now() + Duration::from_millis(20) * plan.starts as u32;
+    let (mut starts, mut warm, mut refused) = (0, 0, 0);
+    let mut curve: Vec<(usize, Memory)> = Vec::new();
+    for name in names.iter().cycle() {
+        match ask_counted(&mut connection, name) {
+            Ok((1, _)) => starts += 1,
+            Ok(_) => {
+                warm += 1;
+                continue;
+            }
+            Err(error) if !server.is_same() || Instant::now() > deadline => return Err(error),
+            Err(_) => {
+                refused += 1;
+                std::thread::sleep(PAUSE);
+                continue;
+            }
+        }
+        if starts % STEP == 0 {
+            std::thread::sleep(SETTLE);
+            curve.push((starts, server.memory()?));
+        }
+        if starts >= plan.starts {
+            break;
+        }
+    }
+    let at = |wanted: usize| {
+        curve
+            .iter()
+            .find(|(starts, _)| *starts >= wanted)
+            .map_or(f64::NAN, |(_, memory)| memory.resident_mb)
+    };
+    let (early, late) = (at(settled), at(plan.starts));
+    let growth = (late - early) / early * 100.0;
+    let details: Vec<_> = curve
+        .iter()
+        .map(|(starts, memory)| json!({"starts": starts, "residentMb": memory.resident_mb, "mappings": memory.mappings}))
+        .collect();
+    Ok(vec![Row {
+        name: "churn",
+        question: format!(
+            "memory after {} starts and evictions, against that after {settled}",
+            plan.starts
+        ),
+        goal: "within 2 % (of 100,000: `--full`)".into(),
+        cells: vec![
+            Cell::of("isolet, growth", "%", vec![growth]).with_details(details),
+            Cell::of(format!("isolet, after {settled}"), "MB", vec![early]),
+            Cell::of("isolet, at the end", "MB", vec![late]),
+        ],
+        verdict: if plan.quick {
+            Verdict::Unknown
+        } else {
+            Verdict::of(growth <= 2.0)
+        },
+        note: format!(
+            "{TENANTS} tenants called in turn by one client; {warm} calls found an instance alive, {refused} starts were refused \
+             for want of room and left out."
+        ),
+        failures: Vec::new(),
+    }])
+}
