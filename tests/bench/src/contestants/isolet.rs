@@ -19,7 +19,7 @@ const READY: &str = "Ready after";
 /// A Function to deploy.
 pub(crate) struct Deployed<'a> {
     pub(crate) name: String,
-    /// Name of its code among those given to [`write`].
+    /// Name of its code among those given to [`write()`].
     pub(crate) code: &'a str,
     /// Another value makes another revision.
     pub(crate) version: usize,
