@@ -66,14 +66,14 @@ fn row(plan: &Plan, entries: &[Entry], is_pooled: bool) -> Row {
             "cold-start-pooled",
             "cold start to first answer over HTTP, pooled, beyond a warm request",
             "p50 ≤ 0.25 ms, p99 ≤ 1 ms",
-            "with a pause of 20 ms before each.",
+            "with a pause of 20 ms before each, in which the pool is filled again.",
         )
     } else {
         (
             "cold-start-empty",
             "the same with the pool empty",
             "p50 ≤ 1.2 ms",
-            "one right after the other.",
+            "one right after the other: more than the pool holds, so that most are made from the snapshot.",
         )
     };
     Row {
@@ -82,10 +82,7 @@ fn row(plan: &Plan, entries: &[Entry], is_pooled: bool) -> Row {
         goal: goal.into(),
         cells,
         verdict,
-        note: format!(
-            "{} first requests a round, {how} This build has no pool: both rows show a start from the snapshot.",
-            plan.fresh
-        ),
+        note: format!("{} first requests a round, {how}", plan.fresh),
         failures: samples.failures,
     }
 }

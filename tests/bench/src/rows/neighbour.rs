@@ -56,7 +56,7 @@ pub(crate) fn run(plan: &Plan, entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
             _ => Verdict::Unknown,
         },
         note: "The loop is called again as soon as it is stopped: isolet ends it at the CPU limit (50 ms), workerd does not \
-               end it; 2,000 ms stand for no answer. This build has no hand-over: see the next issue."
+               end it; 2,000 ms stand for no answer."
             .into(),
         cells,
         failures: samples.failures,
