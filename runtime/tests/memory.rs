@@ -44,9 +44,7 @@ async fn cold_instances_go_and_come_back() {
         worker.put(&function).await.unwrap();
     }
     for index in 0..100 {
-        // Nobody is refused while there are idle instances: the start waits until they are gone.
-        let first = worker.get(&format!("f{index}"), "/").await;
-        assert_eq!((first.status, first.text().await.as_str()), (200, "1"));
+        assert_eq!(answer(&worker, &format!("f{index}")).await, "1");
     }
     eventually("the coldest are gone", async || {
         instances(&worker).await <= 28

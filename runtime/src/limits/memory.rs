@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! > EASY_BYTES       the coldest idle instances go (`scheduler::eviction`)
-//! > FULL_BYTES       a start waits until the coldest are gone, else 503 with Retry-After; none is made in advance
+//! > FULL_BYTES       no further instance starts (503, Retry-After), none is made in advance
 //! > CRITICAL_BYTES   an instance with more than its share that runs and grows is ended, as if past its own limit;
 //!                    array buffers fail
 //! ```
@@ -33,11 +33,6 @@ static ALARM: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 /// Memory of all instances, in bytes.
 pub fn bytes() -> usize {
     BYTES.load(Ordering::Relaxed)
-}
-
-/// Whether the coldest idle instances should go.
-pub fn is_tight() -> bool {
-    bytes() > EASY_BYTES
 }
 
 /// Whether nothing more may start.

@@ -514,7 +514,6 @@ impl Drop for Cell {
         let count = move || {
             services.metrics.instances(-1);
             services.instances.fetch_sub(1, Ordering::Relaxed);
-            services.gone.notify_waiters();
         };
         let Some(mut instance) = instance else {
             return count();

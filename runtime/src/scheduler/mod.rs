@@ -27,10 +27,6 @@ mod state;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
 
 pub use eviction::max_instances;
 pub use functions::{Admission, Function, Functions};
@@ -43,9 +39,6 @@ use crate::isolate::{Breadcrumb, Pool};
 use crate::limits::account::Accounts;
 use crate::limits::memory;
 use crate::worker::metrics::Metrics;
-
-/// How long a start waits for cold instances to go. Where none is idle, waiting longer would bring nothing.
-const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What all instances of a worker share.
 #[derive(Debug)]
@@ -70,35 +63,18 @@ pub struct Services {
     pub instances: AtomicUsize,
     /// Instances that the process can hold, beside the pool.
     pub max_instances: usize,
-    /// Told whenever an instance is gone.
-    pub gone: Notify,
     /// For tasks that begin outside any.
     pub runtime: tokio::runtime::Handle,
 }
 
 impl Services {
-    /// Whether another instance may start. Has the coldest go before there is no room left.
+    /// Whether another instance may start.
     fn has_room(&self) -> bool {
         let instances = self.instances.load(Ordering::Relaxed);
-        if instances > eviction::easy_instances(self.max_instances) || memory::is_tight() {
+        if instances > eviction::easy_instances(self.max_instances) {
             memory::raise_alarm();
         }
         instances < self.max_instances && !memory::is_full()
-    }
-
-    /// Waits until another instance may start, while cold ones go. Whether one may.
-    async fn make_room(&self) -> bool {
-        let deadline = Instant::now() + ROOM_PATIENCE;
-        loop {
-            // Registered before the look, so that an instance that goes right after it is not missed.
-            let gone = self.gone.notified();
-            if self.has_room() {
-                return true;
-            }
-            if timeout_at(deadline, gone).await.is_err() {
-                return self.has_room();
-            }
-        }
     }
 }
 

@@ -108,7 +108,7 @@ impl Revision {
         if let Some(failed) = failed.as_ref().filter(|failed| failed.again > now) {
             return Err(start_failed(&failed.error));
         }
-        if !self.services.make_room().await {
+        if !self.services.has_room() {
             return Err(RequestError::Overloaded.into());
         }
         match self.start_soon().await {

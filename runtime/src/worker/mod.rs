@@ -138,7 +138,6 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             most_instances: threads,
             instances: Default::default(),
             max_instances,
-            gone: Default::default(),
             runtime: tokio::runtime::Handle::current(),
         });
         let functions = Arc::new(Functions::new(
