@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -181,7 +181,8 @@ impl Cluster {
             text.replace(&target, &format!("https://127.0.0.1:{}", proxy.port)),
         )
         .unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_isolet"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isolet"));
+        command
             .arg("agent")
             .args([
                 "--listen=127.0.0.1:0",
@@ -195,16 +196,8 @@ impl Cluster {
                 self.namespace
             ))
             .arg(format!("--cache-dir={}", cache.display()))
-            .env("KUBECONFIG", &kubeconfig)
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let output = Arc::new(Output::default());
-        output.follow(child.stdout.take().unwrap());
-        output.follow(child.stderr.take().unwrap());
+            .env("KUBECONFIG", &kubeconfig);
+        let (child, output) = common::follow(command);
         let port = |key: &str| {
             output.wait(key, |text| {
                 let rest = text.split(&format!("\"{key}\":\"127.0.0.1:")).nth(1)?;

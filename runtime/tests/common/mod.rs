@@ -166,10 +166,14 @@ impl Drop for Dev {
 
 /// Starts `isolet dev` without waiting for anything.
 pub(crate) fn spawn(paths: &[PathBuf], args: &[&str]) -> (Child, Arc<Output>) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_isolet"))
-        .arg("dev")
-        .args(paths)
-        .args(args)
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isolet"));
+    command.arg("dev").args(paths).args(args);
+    follow(command)
+}
+
+/// Starts a command; what it prints, on both streams, is kept.
+pub(crate) fn follow(mut command: Command) -> (Child, Arc<Output>) {
+    let mut child = command
         .env_remove("RUST_LOG")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
