@@ -52,6 +52,8 @@ pub struct Instance {
     start_cpu: Duration,
     code_use: CodeUse,
     has_served: bool,
+    /// Entries since its memory was measured and V8's own tasks ran.
+    unseen_entries: u32,
 }
 
 /// Modules of a start for which there was compiled code.
@@ -62,6 +64,11 @@ pub struct CodeUse {
     /// V8 refused it.
     pub refused: u32,
 }
+
+/// Entries after which the memory of an instance is measured again. V8's own limit holds meanwhile.
+const UNSEEN_ENTRIES: u32 = 32;
+/// CPU time of an entry after which its memory is measured in any case.
+const UNSEEN_TIME: Duration = Duration::from_micros(200);
 
 /// What JavaScript is entered for.
 #[derive(Debug)]
@@ -170,6 +177,8 @@ impl Instance {
             start_cpu: used.time,
             code_use,
             has_served: false,
+            // The first is looked at.
+            unseen_entries: UNSEEN_ENTRIES,
         })
     }
 
@@ -202,8 +211,13 @@ impl Instance {
             }
             (result, take_rejections(scope))
         };
-        platform::run_foreground_tasks(&locker);
-        let over = ffi::measure_heap(&mut locker);
+        self.unseen_entries += 1;
+        if self.unseen_entries >= UNSEEN_ENTRIES || guard.used() >= UNSEEN_TIME {
+            self.unseen_entries = 0;
+            platform::run_foreground_tasks(&locker);
+            ffi::measure_heap(&mut locker);
+        }
+        let over = isolate.budget.is_exceeded();
         self.blueprint.mark(&guard, false);
         let used = guard.finish();
         let end = match result {

@@ -21,6 +21,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::account::Account;
 use super::monitor::{MONITOR, Registration, Running, Slot, lock};
+use super::stopwatch::Stopwatch;
 use super::turns::Turn;
 use crate::isolate::Interrupter;
 
@@ -33,7 +34,6 @@ const TAKE_OVER: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct CpuGuard {
     slot: Arc<Slot>,
-    start: Duration,
 }
 
 /// What an entry for a request may use.
@@ -77,33 +77,34 @@ impl CpuGuard {
     /// Begins an entry for no request: it may use so much CPU time. If it takes long, it hands over what else its thread had
     /// to do, but takes no turns.
     pub fn enter(isolate: Interrupter, budget: Duration) -> Self {
-        Self::begin(|start| Running::new(isolate, start, budget))
+        Self::begin(|watch| Running::new(isolate, watch, budget))
     }
 
     /// Begins an entry for a request. If it takes long, it hands over what else its thread had to do.
     pub fn enter_for(isolate: Interrupter, terms: Terms) -> Self {
-        Self::begin(|start| {
-            let mut running = Running::new(isolate, start, terms.budget);
+        Self::begin(|watch| {
+            let mut running = Running::new(isolate, watch, terms.budget);
             running.until = Some(terms.until);
             running.account = Some(terms.account);
             running
         })
     }
 
-    fn begin(running: impl FnOnce(Duration) -> Running) -> Self {
-        let slot = SLOT.with(|slot| Arc::clone(slot.get_or_init(Registration::new).slot()));
-        let start = slot.now();
-        *lock(&slot.entry) = Some(running(start));
+    fn begin(running: impl FnOnce(Stopwatch) -> Running) -> Self {
+        let (slot, watch) = SLOT.with(|slot| {
+            let registration = slot.get_or_init(Registration::new);
+            (Arc::clone(registration.slot()), registration.watch())
+        });
+        *lock(&slot.entry) = Some(running(watch));
         if let Some(monitor) = MONITOR.get() {
             monitor.entered();
         }
-        Self { slot, start }
+        Self { slot }
     }
 
     /// Ends the entry. A pending termination is taken back: nothing of this entry reaches the next.
     pub fn finish(self) -> CpuUse {
-        let time = self.slot.now().saturating_sub(self.start);
-        let ended = self.leave();
+        let (time, ended) = self.leave();
         CpuUse {
             time,
             exhausted: ended.is_some(),
@@ -111,21 +112,33 @@ impl CpuGuard {
         }
     }
 
+    /// CPU time of the entry so far.
+    pub fn used(&self) -> Duration {
+        let mut entry = lock(&self.slot.entry);
+        let used = entry
+            .as_mut()
+            .map(|running| running.watch.used(self.slot.clock));
+        used.unwrap_or_default()
+    }
+
     /// A small number that no other thread inside JavaScript has.
     pub fn thread_index(&self) -> usize {
         self.slot.index
     }
 
-    fn leave(&self) -> Option<Ended> {
-        let mut running = lock(&self.slot.entry).take()?;
-        running.charge(self.slot.now());
+    fn leave(&self) -> (Duration, Option<Ended>) {
+        let Some(mut running) = lock(&self.slot.entry).take() else {
+            return Default::default();
+        };
+        let used = running.watch.used(self.slot.clock);
+        running.charge(used);
         if let Some(monitor) = MONITOR.get() {
             monitor.left();
             if running.has_seat {
                 monitor.turns.release();
             }
         }
-        running.ended.map(|(ended, _)| ended)
+        (used, running.ended.map(|(ended, _)| ended))
     }
 }
 
@@ -150,7 +163,8 @@ pub(crate) fn interrupted(entry: u64) {
         if running.ended.is_some() {
             return;
         }
-        running.charge(slot.now());
+        let used = running.watch.used(slot.clock);
+        running.charge(used);
         running.is_parked = true;
         (running.account.clone(), running.until, running.has_seat)
     };
@@ -165,11 +179,12 @@ pub(crate) fn interrupted(entry: u64) {
         return;
     };
     let has_seat = account.is_some() && turn == Turn::Granted;
-    running.came_back(slot.now(), has_seat);
+    let used = running.watch.used(slot.clock);
+    running.came_back(used, has_seat);
     match turn {
         Turn::Granted => {}
-        Turn::GivesWay => running.end(Ended::GaveWay, slot.now()),
-        Turn::Stopped => running.end(Ended::TimedOut, slot.now()),
+        Turn::GivesWay => running.end(Ended::GaveWay, used),
+        Turn::Stopped => running.end(Ended::TimedOut, used),
     }
 }
 
@@ -177,8 +192,8 @@ pub(crate) fn interrupted(entry: u64) {
 pub(crate) fn used_by_this_entry() -> Duration {
     SLOT.with(|slot| {
         let slot = slot.get().map(Registration::slot)?;
-        let start = lock(&slot.entry).as_ref()?.start;
-        Some(slot.now().saturating_sub(start))
+        let mut entry = lock(&slot.entry);
+        Some(entry.as_mut()?.watch.used(slot.clock))
     })
     .unwrap_or_default()
 }
@@ -187,11 +202,10 @@ pub(crate) fn used_by_this_entry() -> Duration {
 pub(crate) fn collected() {
     SLOT.with(|slot| {
         if let Some(slot) = slot.get().map(Registration::slot)
-            && let Some((_, at)) = lock(&slot.entry)
-                .as_mut()
-                .and_then(|running| running.ended.as_mut())
+            && let Some(running) = lock(&slot.entry).as_mut()
+            && let Some((_, at)) = running.ended.as_mut()
         {
-            *at = slot.now();
+            *at = running.watch.used(slot.clock);
         }
     });
 }

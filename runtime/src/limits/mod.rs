@@ -8,5 +8,6 @@ pub mod cpu;
 pub mod heap;
 pub mod memory;
 mod monitor;
+mod stopwatch;
 mod turns;
 pub mod wall_clock;

@@ -1,5 +1,6 @@
 //! The monitor thread, which looks at every thread inside JavaScript, and the slots where those threads say what they do.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
@@ -9,6 +10,7 @@ use isolet_crds::bundle::FunctionIdentity;
 
 use super::account::Account;
 use super::cpu::Ended;
+use super::stopwatch::{Anchor, Stopwatch};
 use super::turns::Turns;
 use crate::isolate::{Interrupter, ThreadClock};
 
@@ -40,7 +42,7 @@ pub type Stuck = Box<dyn Fn(usize, Option<&FunctionIdentity>) + Send + Sync>;
 pub(super) struct Slot {
     /// The smallest number that no other living thread has.
     pub(super) index: usize,
-    clock: ThreadClock,
+    pub(super) clock: ThreadClock,
     pub(super) entry: Mutex<Option<Running>>,
 }
 
@@ -50,13 +52,12 @@ pub(super) struct Running {
     /// No other entry of the process has it.
     pub(super) number: u64,
     isolate: Interrupter,
-    /// CPU clock at its start.
-    pub(super) start: Duration,
-    /// CPU clock when its use was booked last.
+    pub(super) watch: Stopwatch,
+    /// CPU time that is in the account.
     booked: Duration,
-    /// CPU clock at the start of its slice.
+    /// CPU time at the start of its slice.
     slice: Duration,
-    deadline: Duration,
+    budget: Duration,
     pub(super) until: Option<Instant>,
     /// Absent for one that takes no turns.
     pub(super) account: Option<Arc<Account>>,
@@ -65,7 +66,7 @@ pub(super) struct Running {
     pub(super) is_parked: bool,
     /// An interrupt is under way to it.
     is_asked: bool,
-    /// Why it was terminated, and the CPU clock at that time.
+    /// Why it was terminated, and the CPU time it had used.
     pub(super) ended: Option<(Ended, Duration)>,
     ticks: u32,
 }
@@ -81,7 +82,10 @@ pub(super) struct Monitor {
 }
 
 /// This thread's slot; leaves the monitor's list when the thread ends.
-pub(super) struct Registration(Arc<Slot>);
+pub(super) struct Registration {
+    slot: Arc<Slot>,
+    anchor: Cell<Anchor>,
+}
 
 /// There is one for the process, as there is one set of threads.
 pub(super) static MONITOR: OnceLock<Monitor> = OnceLock::new();
@@ -118,24 +122,36 @@ impl Registration {
         let index = (0..)
             .find(|index| slots.iter().all(|slot| slot.index != *index))
             .unwrap_or(usize::MAX);
+        let clock = ThreadClock::of_this_thread();
         let slot = Arc::new(Slot {
             index,
-            clock: ThreadClock::of_this_thread(),
+            clock,
             entry: Mutex::new(None),
         });
         slots.push(Arc::clone(&slot));
-        Self(slot)
+        Self {
+            slot,
+            anchor: Cell::new(Anchor::new(clock)),
+        }
     }
 
     pub(super) fn slot(&self) -> &Arc<Slot> {
-        &self.0
+        &self.slot
+    }
+
+    /// Begins to measure an entry.
+    pub(super) fn watch(&self) -> Stopwatch {
+        let mut anchor = self.anchor.get();
+        let watch = anchor.begin(self.slot.clock);
+        self.anchor.set(anchor);
+        watch
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(monitor) = MONITOR.get() {
-            lock(&monitor.slots).retain(|slot| !Arc::ptr_eq(slot, &self.0));
+            lock(&monitor.slots).retain(|slot| !Arc::ptr_eq(slot, &self.slot));
         }
     }
 }
@@ -214,15 +230,15 @@ impl Monitor {
 }
 
 impl Running {
-    pub(super) fn new(isolate: Interrupter, start: Duration, budget: Duration) -> Self {
+    pub(super) fn new(isolate: Interrupter, watch: Stopwatch, budget: Duration) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Self {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             isolate,
-            start,
-            booked: start,
-            slice: start,
-            deadline: start + budget,
+            watch,
+            booked: Duration::ZERO,
+            slice: Duration::ZERO,
+            budget,
             until: None,
             account: None,
             has_seat: false,
@@ -233,36 +249,31 @@ impl Running {
         }
     }
 
-    /// Books the CPU time since the last time.
-    pub(super) fn charge(&mut self, now: Duration) {
+    /// Books what was used since the last time.
+    pub(super) fn charge(&mut self, used: Duration) {
         if let Some(account) = &self.account {
-            account.charge(now.saturating_sub(self.booked));
+            account.charge(used.saturating_sub(self.booked));
         }
-        self.booked = now;
+        self.booked = used;
     }
 
     /// It goes on after an interrupt.
-    pub(super) fn came_back(&mut self, now: Duration, has_seat: bool) {
+    pub(super) fn came_back(&mut self, used: Duration, has_seat: bool) {
         self.is_parked = false;
         self.is_asked = false;
         self.has_seat = has_seat;
-        self.slice = now;
+        self.slice = used;
     }
 
-    pub(super) fn end(&mut self, why: Ended, now: Duration) {
+    pub(super) fn end(&mut self, why: Ended, used: Duration) {
         if self.ended.is_none() {
-            self.ended = Some((why, now));
+            self.ended = Some((why, used));
             self.isolate.terminate();
         }
     }
 }
 
 impl Slot {
-    /// The CPU clock of its thread.
-    pub(super) fn now(&self) -> Duration {
-        self.clock.read().unwrap_or_default()
-    }
-
     /// Does what is due; says whether V8 does not obey.
     fn check(&self, now: Instant, others_wait: bool) -> bool {
         let mut entry = lock(&self.entry);
@@ -272,16 +283,17 @@ impl Slot {
         let Some(cpu) = self.clock.read() else {
             return false;
         };
+        let used = running.watch.used_at(cpu);
         running.ticks += 1;
         if let Some((_, ended)) = running.ended {
-            return cpu >= ended + STUCK;
+            return used >= ended + STUCK;
         }
-        if cpu >= running.deadline {
-            running.end(Ended::CpuExhausted, cpu);
+        if used >= running.budget {
+            running.end(Ended::CpuExhausted, used);
         } else if running.until.is_some_and(|until| now >= until) {
-            running.end(Ended::TimedOut, cpu);
+            running.end(Ended::TimedOut, used);
         } else {
-            let slice_is_over = running.has_seat && others_wait && cpu >= running.slice + SLICE;
+            let slice_is_over = running.has_seat && others_wait && used >= running.slice + SLICE;
             let hands_over = HAND_OVER_TICKS.contains(&running.ticks) || slice_is_over;
             if hands_over && !running.is_asked {
                 running.is_asked = true;

@@ -7,6 +7,7 @@
 //! 4  /fn/NAMESPACE/NAME/…             on any host; the prefix is stripped
 //! ```
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use isolet_crds::Route;
@@ -19,7 +20,7 @@ pub struct Router<T> {
     suffixes: Vec<String>,
     /// By namespace, then by name; the last that came holds the name.
     names: HashMap<String, HashMap<String, Vec<Holder<T>>>>,
-    /// By host, which may begin with `*.`; longest path first, then the first that came.
+    /// By host, that of a wildcard without its `*`; longest path first, then the first that came.
     routes: HashMap<String, Vec<(String, Holder<T>)>>,
 }
 
@@ -71,7 +72,9 @@ impl<T> Router<T> {
             .or_default()
             .push(holder());
         for route in routes {
-            let held = self.routes.entry(normal_host(&route.host)).or_default();
+            let host = normal_host(&route.host);
+            let key = host.strip_prefix('*').unwrap_or(&host).to_owned();
+            let held = self.routes.entry(key).or_default();
             held.push((route.path.trim_end_matches('/').to_owned(), holder()));
             held.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         }
@@ -98,8 +101,9 @@ impl<T> Router<T> {
         let target = self
             .explicit(&host, path)
             .or_else(|| {
-                let (_, parent) = host.split_once('.')?;
-                self.explicit(&format!("*.{parent}"), path)
+                // With its dot, as no exact host begins.
+                let parent = host.get(host.find('.')?..)?;
+                self.explicit(parent, path)
             })
             .or_else(|| self.built_in(&host));
         match target {
@@ -138,12 +142,17 @@ impl<T> Router<T> {
 }
 
 /// Lower case, without port and trailing dot.
-fn normal_host(host: &str) -> String {
+fn normal_host(host: &str) -> Cow<'_, str> {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ impl Cell {
         deadline: Instant,
     ) -> Answer {
         let (answer, answered) = oneshot::channel();
-        let meter = Meter::new(&self.revision.services);
+        let meter = Meter::new(Arc::clone(&self.revision.services));
         let (request, stream) = lock(&self.state).begin(
             answer,
             self.revision.limits(),
@@ -327,6 +327,8 @@ impl Cell {
             Event::Fetched { id, outcome } => {
                 let request = state.take(id)?;
                 let completion = match outcome {
+                    // A body that nobody can end would stay.
+                    Ok(_) if state.live(request).is_none() => Completion::Failed(ended()),
                     Ok(fetched) => {
                         let body = Inbound::of_response(fetched.body);
                         let body = (!body.is_end()).then(|| state.add_inbound(request, body));
@@ -371,7 +373,7 @@ impl Cell {
         revision
             .services
             .metrics
-            .used_cpu(revision.identity(), outcome.cpu);
+            .used_cpu(&revision.metrics, outcome.cpu);
         for rejection in outcome.rejections {
             let rejection = revision.blueprint.positions.remap_exception(rejection);
             revision.console.write(

@@ -24,6 +24,7 @@ use crate::limits::wall_clock::WallClock;
 use crate::router::Router;
 use crate::server::error::RequestError;
 use crate::web::RequestHead;
+use crate::worker::metrics::FunctionMetrics;
 
 /// The Functions of this worker.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub struct Functions {
 #[derive(Debug)]
 pub struct Function {
     identity: FunctionIdentity,
+    metrics: Arc<FunctionMetrics>,
     revision: Mutex<Option<Arc<Revision>>>,
     /// One update at a time.
     update: tokio::sync::Mutex<()>,
@@ -89,9 +91,7 @@ impl Functions {
         if before.as_ref().is_some_and(|before| before.name == name) {
             return Ok(Loaded { revision: name });
         }
-        let loaded = self
-            .load(name, bundle, secrets, before.as_ref(), checked)
-            .await;
+        let loaded = self.load(&function, name, bundle, secrets, checked).await;
         let revision = match loaded {
             Ok(revision) => revision,
             Err(error) => {
@@ -122,7 +122,14 @@ impl Functions {
             return;
         };
         let _update = function.update.lock().await;
-        lock(&self.by_uid).remove(uid);
+        let has_namesake = {
+            let mut by_uid = lock(&self.by_uid);
+            by_uid.remove(uid);
+            by_uid.values().any(|other| other.has_name_of(&function))
+        };
+        if !has_namesake {
+            self.services.metrics.forget(&function.metrics);
+        }
         self.router
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -144,18 +151,21 @@ impl Functions {
     /// cold start; else the first request makes another.
     async fn load(
         &self,
+        function: &Function,
         name: String,
         bundle: Bundle,
         secrets: SecretValues,
-        before: Option<&Arc<Revision>>,
         checked: bool,
     ) -> Result<Arc<Revision>, LoadError> {
+        let before = function.revision();
         let mut env = bundle.manifest.env.clone();
         env.extend(secrets.values);
         let is_tried = !bundle.manifest.suspend && !checked;
         let env = env.into_iter().collect();
         let blueprint = Blueprint::new(bundle, env, self.services.breadcrumb.clone());
-        let revision = Arc::new(Revision::new(name, blueprint, Arc::clone(&self.services)));
+        let metrics = Arc::clone(&function.metrics);
+        let services = Arc::clone(&self.services);
+        let revision = Arc::new(Revision::new(name, blueprint, metrics, services));
         if is_tried {
             let cell = revision.start(None).await?;
             if before.is_some_and(|before| before.running().is_some()) {
@@ -233,6 +243,7 @@ impl Functions {
 impl Function {
     fn new(identity: FunctionIdentity) -> Self {
         Self {
+            metrics: Arc::new(FunctionMetrics::of(&identity)),
             identity,
             revision: Mutex::default(),
             update: tokio::sync::Mutex::default(),
@@ -245,8 +256,19 @@ impl Function {
         &self.identity
     }
 
+    /// Its counters.
+    pub fn metrics(&self) -> &FunctionMetrics {
+        &self.metrics
+    }
+
     fn revision(&self) -> Option<Arc<Revision>> {
         lock(&self.revision).clone()
+    }
+
+    /// Whether one was deleted and made anew as the other.
+    fn has_name_of(&self, other: &Self) -> bool {
+        self.identity.namespace == other.identity.namespace
+            && self.identity.name == other.identity.name
     }
 
     /// Lets a request in, or says why not.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, Entry};
 use http::{Response, StatusCode};
 
 use super::cell::{Cell, Event};
@@ -316,39 +316,22 @@ fn too_large() -> HostError {
     HostError::Range("the body does not fit limits.memory: stream it in smaller pieces".into())
 }
 
-/// Head of a response. What only hyper may say (framing, the connection) is left out.
+/// Head of a response.
 fn response(head: ResponseHead, streams: bool) -> Result<Response<Body>, HostError> {
-    let invalid = |what: &str| HostError::Type(format!("the response has an invalid {what}"));
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::from_u16(head.status).map_err(|_| invalid("status"))?;
-    for (name, value) in &head.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid("header name"))?;
-        // A stream's length is the handler's to say; a whole body's is known.
-        let length_of_stream = streams && value.parse::<u64>().is_ok();
-        if crate::server::is_hop_by_hop(&name) || (name == CONTENT_LENGTH && !length_of_stream) {
-            continue;
-        }
-        let value = encode_value(value).ok_or_else(|| invalid("header value"))?;
-        if name == CONTENT_LENGTH {
-            response.headers_mut().insert(name, value);
+    *response.status_mut() = StatusCode::from_u16(head.status)
+        .map_err(|_| HostError::Type("the response has an invalid status".into()))?;
+    *response.headers_mut() = head.headers;
+    if let Entry::Occupied(mut length) = response.headers_mut().entry(CONTENT_LENGTH) {
+        // A stream's length is the handler's to say, once; a whole body's is known.
+        let said = length.get();
+        let is_number = said.to_str().is_ok_and(|said| said.parse::<u64>().is_ok());
+        if streams && is_number {
+            let said = said.clone();
+            length.insert(said);
         } else {
-            response.headers_mut().append(name, value);
+            length.remove();
         }
     }
     Ok(response)
-}
-
-/// A header value as JavaScript has it: each byte is one character (Fetch's isomorphic decode).
-pub(crate) fn decode_value(value: &HeaderValue) -> String {
-    value
-        .as_bytes()
-        .iter()
-        .map(|byte| char::from(*byte))
-        .collect()
-}
-
-/// The reverse of [`decode_value`]; none for what no header may hold.
-pub(super) fn encode_value(value: &str) -> Option<HeaderValue> {
-    let bytes: Option<Vec<u8>> = value.chars().map(|c| u8::try_from(c).ok()).collect();
-    HeaderValue::from_bytes(&bytes?).ok()
 }

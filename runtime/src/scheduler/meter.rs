@@ -1,15 +1,14 @@
 //! CPU time of one request, over all its entries: for the log, the histogram and `Server-Timing`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Services;
 
-/// Counts one request; goes into the histogram when the last handle is dropped.
+/// Counts one request; goes into the histogram when it is dropped.
 #[derive(Debug)]
 pub(super) struct Meter {
-    used_ns: AtomicU64,
+    pub(super) used: Duration,
     services: Arc<Services>,
 }
 
@@ -18,25 +17,16 @@ pub(super) struct Meter {
 pub struct CpuTime(pub Duration);
 
 impl Meter {
-    pub(super) fn new(services: &Arc<Services>) -> Arc<Self> {
-        Arc::new(Self {
-            used_ns: AtomicU64::new(0),
-            services: Arc::clone(services),
-        })
-    }
-
-    pub(super) fn add(&self, time: Duration) {
-        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.used_ns.fetch_add(ns, Ordering::Relaxed);
-    }
-
-    pub(super) fn used(&self) -> Duration {
-        Duration::from_nanos(self.used_ns.load(Ordering::Relaxed))
+    pub(super) fn new(services: Arc<Services>) -> Self {
+        Self {
+            used: Duration::ZERO,
+            services,
+        }
     }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        self.services.metrics.request_used_cpu(self.used());
+        self.services.metrics.request_used_cpu(self.used);
     }
 }

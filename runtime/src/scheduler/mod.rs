@@ -30,7 +30,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use eviction::max_instances;
 pub use functions::{Admission, Function, Functions};
-pub(crate) use host::decode_value;
 pub use meter::CpuTime;
 pub use outbound::Egress;
 pub use state::Failure;

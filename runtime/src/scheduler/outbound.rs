@@ -1,16 +1,15 @@
 //! Requests that functions make: HTTP/2 over the inherited socket to the agent, which decides where they may go.
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::UnixStream;
 
-use super::host::{decode_value, encode_value};
 use crate::control::{EGRESS_ERROR_HEADER, FINAL_URL_HEADER, FUNCTION_HEADER, REDIRECT_HEADER};
 use crate::server::body::Body;
-use crate::web::host::{HeaderList, HostError, OutboundRequest, Redirect};
+use crate::web::host::{HostError, OutboundRequest, Redirect};
 
 /// Headers of ours; functions can neither send nor see them.
 const OWN_PREFIX: &str = "isolet-";
@@ -23,7 +22,7 @@ pub struct Egress(SendRequest<Body>);
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) status: u16,
-    pub(super) headers: HeaderList,
+    pub(super) headers: HeaderMap,
     pub(super) url: String,
     pub(super) redirected: bool,
     pub(super) body: Incoming,
@@ -74,20 +73,9 @@ fn request(uid: &str, outbound: OutboundRequest, body: Body) -> Result<Request<B
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
-    for (name, value) in &outbound.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refuse("header name"))?;
-        if crate::server::is_hop_by_hop(&name)
-            || name == http::header::HOST
-            || name == http::header::CONTENT_LENGTH
-            || name.as_str().starts_with(OWN_PREFIX)
-        {
-            continue;
-        }
-        headers.append(
-            name,
-            encode_value(value).ok_or_else(|| refuse("header value"))?,
-        );
-    }
+    *headers = outbound.headers;
+    remove_own(headers);
+    headers.remove(http::header::CONTENT_LENGTH);
     let own = |value: &str| HeaderValue::from_str(value).map_err(|_| refuse("header value"));
     headers.insert(FUNCTION_HEADER, own(uid)?);
     let redirect = match outbound.redirect {
@@ -100,7 +88,7 @@ fn request(uid: &str, outbound: OutboundRequest, body: Body) -> Result<Request<B
 }
 
 fn fetched(response: Response<Incoming>, requested: String) -> Result<Fetched, HostError> {
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     let text = |name: &str| {
         parts
             .headers
@@ -115,14 +103,24 @@ fn fetched(response: Response<Incoming>, requested: String) -> Result<Fetched, H
         status: parts.status.as_u16(),
         redirected: url != requested,
         url,
-        headers: parts
-            .headers
-            .iter()
-            .filter(|(name, _)| !name.as_str().starts_with(OWN_PREFIX))
-            .map(|(name, value)| (name.as_str().to_owned(), decode_value(value)))
-            .collect(),
+        headers: {
+            remove_own(&mut parts.headers);
+            parts.headers
+        },
         body,
     })
+}
+
+/// Removes what agent and worker say to each other.
+fn remove_own(headers: &mut HeaderMap) {
+    let own: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(OWN_PREFIX))
+        .cloned()
+        .collect();
+    for name in own {
+        headers.remove(name);
+    }
 }
 
 fn percent_decode(text: &str) -> String {
@@ -144,34 +142,24 @@ fn percent_decode(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn outbound(headers: &[(&str, &str)]) -> OutboundRequest {
-        OutboundRequest {
+    #[test]
+    fn a_function_cannot_speak_in_anothers_name() {
+        let mut headers = HeaderMap::new();
+        headers.insert("isolet-function", HeaderValue::from_static("other"));
+        headers.insert("x", HeaderValue::from_static("y"));
+        let forged = OutboundRequest {
             request: None,
             method: "GET".into(),
             url: "https://example.com/x".into(),
-            headers: headers
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
+            headers,
             body: crate::web::host::OutgoingBody::Empty,
             redirect: Redirect::Manual,
-        }
-    }
-
-    #[test]
-    fn a_function_cannot_speak_in_anothers_name() {
-        let forged = outbound(&[("isolet-function", "other"), ("host", "a"), ("x", "y")]);
+        };
         let request = request("mine", forged, Body::empty()).expect("valid");
         let names: Vec<_> = request.headers().keys().map(|name| name.as_str()).collect();
         assert_eq!(names, ["x", FUNCTION_HEADER, REDIRECT_HEADER]);
         assert_eq!(request.headers()[FUNCTION_HEADER], "mine");
         assert_eq!(request.headers()[REDIRECT_HEADER], "manual");
-    }
-
-    #[test]
-    fn header_values_that_would_split_a_message_are_refused() {
-        let split = outbound(&[("x", "a\r\nisolet-function: other")]);
-        assert!(request("mine", split, Body::empty()).is_err());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::isolate::{Blank, Blueprint};
 use crate::limits::account::Account;
 use crate::server::error::RequestError;
 use crate::web::host::Exception;
+use crate::worker::metrics::FunctionMetrics;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -36,6 +37,7 @@ pub(super) struct Revision {
     pub(super) blueprint: Arc<Blueprint>,
     pub(super) console: Console,
     pub(super) services: Arc<Services>,
+    pub(super) metrics: Arc<FunctionMetrics>,
     /// CPU time of the Function, over all its revisions and instances.
     pub(super) account: Arc<Account>,
     current: Mutex<Current>,
@@ -71,7 +73,12 @@ struct FailedStart {
 }
 
 impl Revision {
-    pub(super) fn new(name: String, blueprint: Blueprint, services: Arc<Services>) -> Self {
+    pub(super) fn new(
+        name: String,
+        blueprint: Blueprint,
+        metrics: Arc<FunctionMetrics>,
+        services: Arc<Services>,
+    ) -> Self {
         let identity = &blueprint.manifest.function;
         Self {
             account: services.accounts.of(identity),
@@ -79,6 +86,7 @@ impl Revision {
             name,
             blueprint: Arc::new(blueprint),
             services,
+            metrics,
             current: Mutex::default(),
             starting: tokio::sync::Mutex::new(None),
             is_quick: AtomicBool::new(false),

@@ -8,12 +8,12 @@
 //! Everything that a request began ends with it. Completions that JavaScript still waits for then fail once, so that
 //! nothing of an ended request stays in memory; they run on what is left of the request's CPU time.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::mem::take;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Response;
 use isolet_crds::ResolvedLimits;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -55,10 +55,10 @@ pub(super) struct State {
     pub(super) now_ms: f64,
     pub(super) elapsed_ms: f64,
     began: Instant,
-    requests: HashMap<RequestId, UnderWay>,
-    pending: HashMap<CompletionId, Pending>,
-    inbound: HashMap<StreamId, (RequestId, Option<Inbound>)>,
-    writers: HashMap<WriterId, (RequestId, PipeWriter)>,
+    requests: FxHashMap<RequestId, UnderWay>,
+    pending: FxHashMap<CompletionId, Pending>,
+    inbound: FxHashMap<StreamId, (RequestId, Option<Inbound>)>,
+    writers: FxHashMap<WriterId, (RequestId, PipeWriter)>,
     /// Requests that may have ended in this entry.
     touched: Vec<RequestId>,
     /// What WebAssembly memories made so far may grow to; nobody says when they are gone.
@@ -71,14 +71,18 @@ pub(super) struct State {
 pub(super) struct UnderWay {
     answer: Option<oneshot::Sender<Answer>>,
     pub(super) cpu_left: Duration,
-    meter: Arc<Meter>,
+    meter: Meter,
     deadline: Instant,
     pub(super) subrequests_left: u32,
     holds: u32,
     /// Body of the response, while it is written.
     response: Option<WriterId>,
     ended: bool,
-    waits: HashSet<CompletionId>,
+    waits: FxHashSet<CompletionId>,
+    /// Its bodies that arrive, some of them gone by now.
+    inbound: Vec<StreamId>,
+    /// Its bodies that leave, some of them gone by now.
+    writers: Vec<WriterId>,
     clock: Option<WallClock>,
     _permit: Permit,
 }
@@ -99,10 +103,10 @@ impl State {
             now_ms: 0.0,
             elapsed_ms: 0.0,
             began: Instant::now(),
-            requests: HashMap::new(),
-            pending: HashMap::new(),
-            inbound: HashMap::new(),
-            writers: HashMap::new(),
+            requests: FxHashMap::default(),
+            pending: FxHashMap::default(),
+            inbound: FxHashMap::default(),
+            writers: FxHashMap::default(),
             touched: Vec::new(),
             wasm_bytes: 0,
             last_id: 0,
@@ -136,7 +140,7 @@ impl State {
         permit: Permit,
         body: Option<Inbound>,
         deadline: Instant,
-        meter: Arc<Meter>,
+        meter: Meter,
     ) -> (RequestId, Option<StreamId>) {
         let request = RequestId(self.next_id());
         self.requests.insert(
@@ -150,7 +154,9 @@ impl State {
                 holds: 0,
                 response: None,
                 ended: false,
-                waits: HashSet::new(),
+                waits: FxHashSet::default(),
+                inbound: Vec::new(),
+                writers: Vec::new(),
                 clock: None,
                 _permit: permit,
             },
@@ -176,7 +182,7 @@ impl State {
     pub(super) fn use_cpu(&mut self, request: RequestId, time: Duration) {
         if let Some(request) = self.requests.get_mut(&request) {
             request.cpu_left = request.cpu_left.saturating_sub(time);
-            request.meter.add(time);
+            request.meter.used += time;
         }
     }
 
@@ -202,7 +208,7 @@ impl State {
 
     /// CPU time that a request has used, with the entry that runs.
     pub(super) fn cpu_used(&self, request: RequestId) -> Duration {
-        let used = self.requests.get(&request).map(|it| it.meter.used());
+        let used = self.requests.get(&request).map(|it| it.meter.used);
         used.unwrap_or_default() + cpu::used_by_this_entry()
     }
 
@@ -225,7 +231,7 @@ impl State {
         self.touched.push(request);
         let request = self.live(request);
         if let Some(request) = &request {
-            failure.cpu = request.meter.used() + cpu::used_by_this_entry();
+            failure.cpu = request.meter.used + cpu::used_by_this_entry();
         }
         match request.and_then(|request| request.answer.take()) {
             // Logged by the receiver; without one, the caller has gone.
@@ -314,6 +320,9 @@ impl State {
     pub(super) fn add_inbound(&mut self, request: RequestId, body: Inbound) -> StreamId {
         let stream = StreamId(self.next_id());
         self.inbound.insert(stream, (request, Some(body)));
+        if let Some(request) = self.requests.get_mut(&request) {
+            request.inbound.push(stream);
+        }
         stream
     }
 
@@ -350,10 +359,11 @@ impl State {
     ) -> WriterId {
         let id = WriterId(self.next_id());
         self.writers.insert(id, (request, writer));
-        if of == WriterOf::Response
-            && let Some(request) = self.live(request)
-        {
-            request.response = Some(id);
+        if let Some(request) = self.requests.get_mut(&request) {
+            request.writers.push(id);
+            if of == WriterOf::Response && !request.ended {
+                request.response = Some(id);
+            }
         }
         id
     }
@@ -379,10 +389,10 @@ impl State {
 
     /// Ends the requests that are through. The answer lists completions that JavaScript still waits for.
     pub(super) fn settle(&mut self) -> Vec<CompletionId> {
-        let mut touched = std::mem::take(&mut self.touched);
+        let mut touched = take(&mut self.touched);
         touched.extend(self.current);
         let mut orphans = Vec::new();
-        for request in touched {
+        for request in touched.drain(..) {
             match self.requests.get(&request) {
                 Some(it) if it.ended && it.waits.is_empty() => {
                     self.requests.remove(&request);
@@ -398,6 +408,8 @@ impl State {
                 _ => {}
             }
         }
+        // Its room is used again.
+        self.touched = touched;
         orphans
     }
 
@@ -410,13 +422,18 @@ impl State {
         under_way.answer = None;
         under_way.clock = None;
         let orphans: Vec<CompletionId> = under_way.waits.iter().copied().collect();
+        let (inbound, writers) = (take(&mut under_way.inbound), take(&mut under_way.writers));
         for id in &orphans {
             if let Some(task) = self.pending.get_mut(id).and_then(|p| p.task.take()) {
                 task.abort();
             }
         }
-        self.inbound.retain(|_, (owner, _)| *owner != request);
-        self.writers.retain(|_, (owner, _)| *owner != request);
+        for stream in inbound {
+            self.inbound.remove(&stream);
+        }
+        for writer in writers {
+            self.writers.remove(&writer);
+        }
         if orphans.is_empty() {
             self.requests.remove(&request);
         }
@@ -459,4 +476,4 @@ impl From<RequestError> for Failure {
 }
 
 /// Shared by the host in the isolate's slot and the cell.
-pub(super) type SharedState = Arc<std::sync::Mutex<State>>;
+pub(super) type SharedState = std::sync::Arc<std::sync::Mutex<State>>;

@@ -10,21 +10,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderName};
+use http::header;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use isolet_crds::bundle::FunctionIdentity;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use self::body::Body;
 use self::error::RequestError;
-use crate::scheduler::decode_value;
-use crate::scheduler::{CpuTime, Functions};
+use crate::scheduler::{CpuTime, Function, Functions};
 use crate::web::RequestHead;
 
 /// Target of the log line of each request.
@@ -125,11 +123,11 @@ async fn handle(
     // The query may hold secrets: it is not logged.
     let line = tracing::enabled!(target: LOG, tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let (identity, answer) = answer(functions, request, draining).await;
+    let (function, answer) = answer(functions, request, draining).await;
     let metrics = &functions.services().metrics;
-    let identity = identity.as_ref();
+    let counters = function.as_deref().map(Function::metrics);
     let mut response = answer.unwrap_or_else(|error| {
-        metrics.failed(identity, error.reason());
+        metrics.failed(counters, error.reason());
         error.response()
     });
     let cpu = response.extensions_mut().remove::<CpuTime>();
@@ -141,8 +139,9 @@ async fn handle(
         response.headers_mut().append("server-timing", value);
     }
     let status = response.status();
-    metrics.answered(identity, status.as_u16(), arrived.elapsed());
+    metrics.answered(counters, status.as_u16(), arrived.elapsed());
     if let Some((method, path)) = line {
+        let identity = function.as_deref().map(Function::identity);
         tracing::debug!(
             target: LOG,
             namespace = identity.map(|it| it.namespace.as_str()),
@@ -162,44 +161,38 @@ async fn answer(
     functions: &Functions,
     request: Request<Incoming>,
     draining: bool,
-) -> (
-    Option<FunctionIdentity>,
-    Result<Response<Body>, RequestError>,
-) {
+) -> (Option<Arc<Function>>, Result<Response<Body>, RequestError>) {
     let (parts, body) = request.into_parts();
     // HTTP/2 has the host in the URI, HTTP/1 in a header.
-    let host = parts
-        .uri
-        .authority()
-        .map(|authority| authority.as_str().to_owned())
-        .or_else(|| parts.headers.get(header::HOST).map(decode_value))
-        .unwrap_or_default();
-    let Some((function, path)) = functions.route(&host, parts.uri.path()) else {
+    let host = match parts.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => parts
+            .headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default(),
+    };
+    let Some((function, path)) = functions.route(host, parts.uri.path()) else {
         return (None, Err(RequestError::NotFound));
     };
-    let identity = Some(function.identity().clone());
     if draining {
-        return (identity, Err(RequestError::ShuttingDown));
+        return (Some(function), Err(RequestError::ShuttingDown));
     }
     let admission = match function.admit() {
         Ok(admission) => admission,
-        Err(error) => return (identity, Err(error)),
-    };
-    let head = RequestHead {
-        method: parts.method.as_str().to_owned(),
-        url: url(&host, path, parts.uri.query()),
-        headers: parts
-            .headers
-            .iter()
-            .filter(|(name, _)| !is_hop_by_hop(name))
-            .map(|(name, value)| (name.as_str().to_owned(), decode_value(value)))
-            .collect(),
+        Err(error) => return (Some(function), Err(error)),
     };
     let declared_bytes = parts
         .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
-    (identity, admission.handle(head, body, declared_bytes).await)
+    let head = RequestHead {
+        url: url(host, path, parts.uri.query()),
+        method: parts.method,
+        headers: parts.headers,
+    };
+    let answer = admission.handle(head, body, declared_bytes).await;
+    (Some(function), answer)
 }
 
 /// What the function sees as `request.url`.
@@ -207,7 +200,7 @@ fn url(host: &str, path: &str, query: Option<&str>) -> String {
     let host = if host.is_empty() { "localhost" } else { host };
     let slash = if path.starts_with('/') { "" } else { "/" };
     let (mark, query) = query.map_or(("", ""), |query| ("?", query));
-    format!("http://{host}{slash}{path}{mark}{query}")
+    ["http://", host, slash, path, mark, query].concat()
 }
 
 /// Answers to HEAD and of some statuses have headers only.
@@ -229,20 +222,4 @@ fn without_body_where_none_may_be(mut response: Response<Body>, is_head: bool) -
         *response.body_mut() = Body::empty();
     }
     response
-}
-
-/// Headers that speak of one connection, not of the message.
-pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
 }

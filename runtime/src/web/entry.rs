@@ -1,21 +1,22 @@
 //! The calls from Rust into JavaScript.
 
+use http::{HeaderMap, Method};
+
 use super::bootstrap::ENTRY_NAMES;
 use super::exception::exception_from;
-use super::host::{
-    Completion, CompletionId, Exception, HeaderList, HostError, RequestId, StreamId,
-};
-use super::op::{join_fields, string, uint8_array};
+use super::fields;
+use super::host::{Completion, CompletionId, Exception, HostError, RequestId, StreamId};
+use super::op::{string, uint8_array};
 
 /// What of a request is known before its body.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
     /// Method, as received.
-    pub method: String,
+    pub method: Method,
     /// Absolute URL.
     pub url: String,
     /// Header fields.
-    pub headers: HeaderList,
+    pub headers: HeaderMap,
 }
 
 /// Why an instance cannot serve.
@@ -142,9 +143,9 @@ impl Entrypoints {
     ) -> Result<(), EntryError> {
         v8::scope!(let scope, scope);
         let id = v8::Integer::new_from_unsigned(scope, request.0);
-        let method = string(scope, &head.method);
+        let method = string(scope, head.method.as_str());
         let url = string(scope, &head.url);
-        let fields = string(scope, &join_fields(&head.headers));
+        let fields = fields::string(scope, &head.headers);
         let body = v8::Integer::new_from_unsigned(scope, body.map_or(0, |stream| stream.0));
         let arguments = [
             id.into(),
@@ -245,7 +246,7 @@ fn completion_arguments<'s>(
             let values: [v8::Local<'_, v8::Value>; 6] = [
                 v8::Integer::new_from_unsigned(scope, u32::from(response.status)).into(),
                 string(scope, &response.status_text).into(),
-                string(scope, &join_fields(&response.headers)).into(),
+                fields::string(scope, &response.headers).into(),
                 v8::Integer::new_from_unsigned(scope, response.body.map_or(0, |body| body.0))
                     .into(),
                 string(scope, &response.url).into(),

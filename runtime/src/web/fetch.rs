@@ -1,8 +1,9 @@
 //! Operations of `fetch`.
 
+use super::fields;
 use super::host::{CompletionId, OutboundRequest, Redirect};
 use super::http::outgoing_body;
-use super::op::{OpError, host, id, ops, parse_fields, text, throw};
+use super::op::{OpError, host, id, ops, text, throw};
 
 ops![op_fetch, op_abort_fetch];
 
@@ -18,10 +19,11 @@ fn op_fetch(
         if let Some(at) = url.find('#') {
             url.truncate(at);
         }
-        let mut headers = parse_fields(&text(scope, args.get(2))?)?;
+        let mut headers = fields::from_string(scope, args.get(2))?;
         // Bodies are handed to JavaScript as they arrive: what it cannot decode must not be asked for, not even by a
         // handler that passes its caller's headers on.
-        headers.retain(|(name, _)| name != "accept-encoding" && name != "content-length");
+        headers.remove(http::header::ACCEPT_ENCODING);
+        headers.remove(http::header::CONTENT_LENGTH);
         let body = outgoing_body(scope, args.get(3))?;
         let redirect = match id(args.get(4))? {
             0 => Redirect::Follow,

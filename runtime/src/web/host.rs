@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 /// A request that this instance handles. Never 0, never used twice in one instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,11 +28,6 @@ pub struct StreamId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WriterId(pub u32);
 
-/// Header fields in order of arrival, names in lower case; a name may occur more than once. A character of a value stands
-/// for one byte (U+0000 to U+00FF), as Fetch has it. What JavaScript hands over has valid names and no NUL, CR or LF in
-/// its values; fields of framing (`transfer-encoding`, `connection`, `host`…) are left out of it, `content-length` is not.
-pub type HeaderList = Vec<(String, String)>;
-
 /// A body that JavaScript hands over whole, or none, or a stream that it writes to later.
 #[derive(Debug)]
 pub enum OutgoingBody {
@@ -48,8 +44,8 @@ pub enum OutgoingBody {
 pub struct ResponseHead {
     /// 200 to 599.
     pub status: u16,
-    /// Header fields.
-    pub headers: HeaderList,
+    /// Header fields, without those of framing (`transfer-encoding`, `connection`, `host`…) where JavaScript hands them over.
+    pub headers: HeaderMap,
 }
 
 /// An outbound request.
@@ -61,8 +57,8 @@ pub struct OutboundRequest {
     pub method: String,
     /// Absolute http or https URL without fragment.
     pub url: String,
-    /// Header fields.
-    pub headers: HeaderList,
+    /// Header fields, without those of framing (`transfer-encoding`, `connection`, `host`…) where JavaScript hands them over.
+    pub headers: HeaderMap,
     /// Body.
     pub body: OutgoingBody,
     /// What to do with a redirect.
@@ -96,8 +92,8 @@ pub struct InboundResponse {
     pub status: u16,
     /// Reason phrase, empty in HTTP/2.
     pub status_text: String,
-    /// Header fields.
-    pub headers: HeaderList,
+    /// Header fields, without those of framing (`transfer-encoding`, `connection`, `host`…) where JavaScript hands them over.
+    pub headers: HeaderMap,
     /// URL after redirects.
     pub url: String,
     /// Whether there was a redirect.

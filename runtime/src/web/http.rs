@@ -1,8 +1,9 @@
 //! Operations of requests, responses, bodies and `fetch`.
 
 use super::exception::exception_from;
+use super::fields;
 use super::host::{OutgoingBody, RequestId, ResponseHead, StreamId, WriteOutcome, WriterId};
-use super::op::{OpError, OpResult, host, id, ops, parse_fields, text, text_or_bytes, throw};
+use super::op::{OpError, OpResult, host, id, ops, text, text_or_bytes, throw};
 
 ops![
     op_respond,
@@ -41,7 +42,7 @@ fn op_respond(
             .ok()
             .filter(|status| (200..=599).contains(status))
             .ok_or(OpError::Type("status out of range"))?;
-        let headers = parse_fields(&text(scope, args.get(2))?)?;
+        let headers = fields::from_string(scope, args.get(2))?;
         let body = outgoing_body(scope, args.get(3))?;
         let head = ResponseHead { status, headers };
         Ok(host(scope)?.respond(request, head, body)?)

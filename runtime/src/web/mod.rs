@@ -13,7 +13,7 @@
 //! - A tenant's code reaches neither `primordials`, `ops` nor `internals`: they are parameters of the files in `js/`.
 //! - An operation checks the types and sizes of its arguments; native work between two of V8's own interruption points is
 //!   bounded (`op.rs`).
-//! - A header list crosses as one string, `name\nvalue\nname\nvalue`, and is split when somebody looks.
+//! - Header fields cross as one string, `name\nvalue\nname\nvalue`, and are split when somebody looks.
 //! - A request or a completion that has ended leaves nothing behind ([`Entrypoints::under_way`]).
 //!
 //! What is missing, and why:
@@ -39,6 +39,7 @@ mod encoding;
 mod entry;
 mod exception;
 mod fetch;
+mod fields;
 mod http;
 mod op;
 mod url;

@@ -137,6 +137,13 @@ fn bounded_text(
     value: v8::Local<v8::Value>,
     units: usize,
 ) -> OpResult<String> {
+    Ok(bounded_string(value, units)?.to_rust_string_lossy(scope))
+}
+
+fn bounded_string<'s>(
+    value: v8::Local<'s, v8::Value>,
+    units: usize,
+) -> OpResult<v8::Local<'s, v8::String>> {
     let string =
         v8::Local::<v8::String>::try_from(value).map_err(|_| OpError::Type("expected a string"))?;
     // Asked before the string is made flat, which allocates.
@@ -146,7 +153,22 @@ fn bounded_text(
             units >> 20
         ))));
     }
-    Ok(string.to_rust_string_lossy(scope))
+    Ok(string)
+}
+
+/// A string of one byte a character (WebIDL's `ByteString`), at most so many.
+pub(super) fn bytes_of_string(
+    scope: &v8::PinScope<'_, '_>,
+    value: v8::Local<v8::Value>,
+    most: usize,
+) -> OpResult<Vec<u8>> {
+    let string = bounded_string(value, most)?;
+    if !string.contains_only_onebyte() {
+        return Err(OpError::Type("a character is greater than U+00FF"));
+    }
+    let mut bytes = vec![0; string.length()];
+    string.write_one_byte_v2(scope, 0, &mut bytes, v8::WriteFlags::empty());
+    Ok(bytes)
 }
 
 /// A 32-bit identifier.
@@ -200,66 +222,4 @@ pub(super) fn text_or_bytes(
     } else {
         Ok(Bytes::from(bytes(value)?))
     }
-}
-
-/// Field lines as JavaScript keeps them: `name\nvalue\nname\nvalue`.
-pub(super) fn parse_fields(fields: &str) -> OpResult<Vec<(String, String)>> {
-    let mut list = Vec::new();
-    if fields.is_empty() {
-        return Ok(list);
-    }
-    let mut parts = fields.split('\n');
-    while let Some(name) = parts.next() {
-        let value = parts
-            .next()
-            .ok_or(OpError::Type("header fields out of step"))?;
-        if !is_token(name) || value.contains(['\0', '\r']) {
-            return Err(OpError::Type("invalid header field"));
-        }
-        if !is_framing(name) {
-            list.push((name.to_owned(), value.to_owned()));
-        }
-    }
-    Ok(list)
-}
-
-/// The reverse of [`parse_fields`]; fields that cannot stand there are left out.
-pub(super) fn join_fields(fields: &[(String, String)]) -> String {
-    let mut text = String::with_capacity(fields.iter().map(|(n, v)| n.len() + v.len() + 2).sum());
-    for (name, value) in fields {
-        if name.contains(['\n', '\0', '\r']) || value.contains(['\n', '\0', '\r']) {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(name);
-        text.push('\n');
-        text.push_str(value);
-    }
-    text
-}
-
-fn is_token(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-}
-
-/// Fields that say how a message is framed or a connection kept: the HTTP library's own, whatever JavaScript sets.
-/// `content-length` is left to the host, which knows whether it can be true.
-fn is_framing(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "expect"
-            | "host"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
 }

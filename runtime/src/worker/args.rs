@@ -43,7 +43,7 @@ pub struct WorkerArgs {
     /// Isolates that live at once; 0: as many as the kernel's limit of memory mappings allows.
     #[arg(long, default_value_t = 0)]
     pub max_instances: usize,
-    /// Threads that run JavaScript; 0: one a core, at least 2.
+    /// Threads that run JavaScript; 0: one a core.
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
 }

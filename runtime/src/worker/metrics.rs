@@ -1,5 +1,6 @@
 //! The worker's counters, in Prometheus' text format. Labels are names of Functions and constants, never a tenant's text.
 
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use isolet_crds::bundle::FunctionIdentity;
@@ -19,16 +20,32 @@ pub struct Metrics {
     requests: Family<CodeLabels, Counter>,
     errors: Family<ReasonLabels, Counter>,
     duration: Histogram,
-    cpu: Family<FunctionLabels, Counter<f64, std::sync::atomic::AtomicU64>>,
+    cpu: Family<FunctionLabels, CpuCounter>,
     request_cpu: Histogram,
     starts: Family<SourceLabels, Counter>,
     code: Family<OutcomeLabels, Counter>,
     instances: Gauge,
     pool: Gauge,
     functions: Gauge,
+    /// Counters of requests that are for no Function.
+    of_none: FunctionMetrics,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+/// Counters of one Function, found once and not by name for each request. Each appears when it first counts.
+#[derive(Debug, Default)]
+pub struct FunctionMetrics {
+    labels: FunctionLabels,
+    requests: [OnceLock<Counter>; CODE_CLASSES.len()],
+    reasons: Mutex<Vec<&'static str>>,
+    cpu: OnceLock<CpuCounter>,
+}
+
+type CpuCounter = Counter<f64, std::sync::atomic::AtomicU64>;
+
+/// Classes of status codes.
+const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FunctionLabels {
     namespace: String,
     function: String,
@@ -131,52 +148,54 @@ impl Metrics {
             instances,
             pool,
             functions,
+            of_none: FunctionMetrics::default(),
         }
     }
 
     /// Counts an answer.
-    pub fn answered(&self, function: Option<&FunctionIdentity>, status: u16, took: Duration) {
-        let code_class = match status {
-            100..200 => "1xx",
-            200..300 => "2xx",
-            300..400 => "3xx",
-            400..500 => "4xx",
-            _ => "5xx",
-        };
-        let FunctionLabels {
-            namespace,
-            function,
-        } = FunctionLabels::of(function);
-        self.requests
-            .get_or_create(&CodeLabels {
-                namespace,
-                function,
-                code_class,
+    pub fn answered(&self, function: Option<&FunctionMetrics>, status: u16, took: Duration) {
+        let function = function.unwrap_or(&self.of_none);
+        let class = usize::from(status / 100).clamp(1, CODE_CLASSES.len()) - 1;
+        function.requests[class]
+            .get_or_init(|| {
+                let labels = function.labels.with_class(CODE_CLASSES[class]);
+                self.requests.get_or_create_owned(&labels)
             })
             .inc();
         self.duration.observe(took.as_secs_f64());
     }
 
     /// Counts a request that got no answer from its function.
-    pub fn failed(&self, function: Option<&FunctionIdentity>, reason: &'static str) {
-        let FunctionLabels {
-            namespace,
-            function,
-        } = FunctionLabels::of(function);
+    pub fn failed(&self, function: Option<&FunctionMetrics>, reason: &'static str) {
+        let function = function.unwrap_or(&self.of_none);
+        let mut reasons = lock(&function.reasons);
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+        drop(reasons);
         self.errors
-            .get_or_create(&ReasonLabels {
-                namespace,
-                function,
-                reason,
-            })
+            .get_or_create(&function.labels.with_reason(reason))
             .inc();
     }
 
     /// Adds CPU time.
-    pub fn used_cpu(&self, function: &FunctionIdentity, time: Duration) {
-        self.cpu
-            .get_or_create(&FunctionLabels::of(Some(function)))
+    pub fn used_cpu(&self, function: &FunctionMetrics, time: Duration) {
+        function
+            .cpu
+            .get_or_init(|| self.cpu.get_or_create_owned(&function.labels))
             .inc_by(time.as_secs_f64());
+    }
+
+    /// Shows the counters of a Function no longer.
+    pub fn forget(&self, function: &FunctionMetrics) {
+        let labels = &function.labels;
+        self.cpu.remove(labels);
+        for class in CODE_CLASSES {
+            self.requests.remove(&labels.with_class(class));
+        }
+        for reason in lock(&function.reasons).drain(..) {
+            self.errors.remove(&labels.with_reason(reason));
+        }
     }
 
     /// Counts the CPU time of a request that is over.
@@ -230,11 +249,38 @@ impl Default for Metrics {
     }
 }
 
-impl FunctionLabels {
-    fn of(function: Option<&FunctionIdentity>) -> Self {
+impl FunctionMetrics {
+    /// Counters of a Function, all at zero.
+    pub fn of(function: &FunctionIdentity) -> Self {
         Self {
-            namespace: function.map_or_else(String::new, |function| function.namespace.clone()),
-            function: function.map_or_else(String::new, |function| function.name.clone()),
+            labels: FunctionLabels {
+                namespace: function.namespace.clone(),
+                function: function.name.clone(),
+            },
+            ..Self::default()
         }
     }
+}
+
+impl FunctionLabels {
+    fn with_class(&self, code_class: &'static str) -> CodeLabels {
+        CodeLabels {
+            namespace: self.namespace.clone(),
+            function: self.function.clone(),
+            code_class,
+        }
+    }
+
+    fn with_reason(&self, reason: &'static str) -> ReasonLabels {
+        ReasonLabels {
+            namespace: self.namespace.clone(),
+            function: self.function.clone(),
+            reason,
+        }
+    }
+}
+
+/// Nothing panics while it holds this lock, so poison carries no news.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

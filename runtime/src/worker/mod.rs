@@ -86,7 +86,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
     let inherited = Inherited::take(args)?;
     let cores = std::thread::available_parallelism()?.get();
     let threads = if args.threads == 0 {
-        cores.max(2)
+        cores
     } else {
         args.threads
     };

@@ -1,8 +1,9 @@
 //! Files of assertions in JavaScript, run inside a handler.
 
+use http::header::{HeaderName, HeaderValue};
 use isolet_runtime::web::host::*;
 
-use crate::harness::{Instance, head, on_fresh_thread};
+use crate::harness::{Instance, head, map, on_fresh_thread};
 
 const PRELUDE: &str = include_str!("cases/prelude.js");
 
@@ -42,23 +43,21 @@ fn echo(request: &OutboundRequest) -> Result<InboundResponse, HostError> {
     if request.url.contains("/refused") {
         return Err(HostError::Type("connection refused".into()));
     }
-    let mut headers = vec![
-        ("x-method".to_string(), request.method.clone()),
-        ("x-redirect".to_string(), format!("{:?}", request.redirect)),
-        (
-            "x-request".to_string(),
-            format!("{:?}", request.request.map(|id| id.0)),
-        ),
-        ("content-type".to_string(), "text/plain".to_string()),
-    ];
-    headers.extend(
-        request
-            .headers
-            .iter()
-            .map(|(n, v)| (format!("echo-{n}"), v.clone())),
-    );
+    let redirect = format!("{:?}", request.redirect);
+    let of = format!("{:?}", request.request.map(|id| id.0));
+    let mut headers = map(&[
+        ("x-method", &request.method),
+        ("x-redirect", &redirect),
+        ("x-request", &of),
+        ("content-type", "text/plain"),
+    ]);
+    for (name, value) in &request.headers {
+        let name = HeaderName::try_from(format!("echo-{name}")).expect("name");
+        headers.append(name, value.clone());
+    }
     if let OutgoingBody::Full(bytes) = &request.body {
-        headers.push(("x-body".into(), String::from_utf8_lossy(bytes).into_owned()));
+        let body = HeaderValue::from_bytes(bytes).expect("value");
+        headers.append("x-body", body);
     }
     Ok(InboundResponse {
         status: if request.url.contains("/404") {

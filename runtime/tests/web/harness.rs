@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use isolet_runtime::web::host::*;
 use isolet_runtime::web::{self, EntryError, Entrypoints, RequestHead, StartError};
 
@@ -54,7 +55,7 @@ pub fn on_fresh_thread<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'sta
 #[derive(Default, Debug)]
 pub struct Answer {
     pub status: u16,
-    pub headers: HeaderList,
+    pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub pieces: usize,
     pub streamed: bool,
@@ -179,7 +180,7 @@ impl Host for TestHost {
         }
         let mut answer = Answer {
             status: head.status,
-            headers: head.headers,
+            headers: list(&head.headers),
             ..Answer::default()
         };
         let mut writer = None;
@@ -500,13 +501,29 @@ impl Instance {
 
 pub fn head(method: &str, url: &str, headers: &[(&str, &str)]) -> RequestHead {
     RequestHead {
-        method: method.into(),
+        method: method.parse().expect("method"),
         url: url.into(),
-        headers: headers
-            .iter()
-            .map(|(n, v)| (n.to_string(), v.to_string()))
-            .collect(),
+        headers: map(headers),
     }
+}
+
+/// Header fields of names and values.
+pub fn map(fields: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        let name: HeaderName = name.parse().expect("name");
+        headers.append(name, value.parse().expect("value"));
+    }
+    headers
+}
+
+/// Names and values of header fields, a character for each byte.
+pub fn list(headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| value.as_bytes().iter().map(|b| char::from(*b)).collect();
+    headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect()
 }
 
 /// Compiles and evaluates a module of its own; a failure is the test's.

@@ -31,7 +31,7 @@ fn requests_leave_nothing() {
             Ok(InboundResponse {
                 status: 200,
                 status_text: String::new(),
-                headers: vec![],
+                headers: Default::default(),
                 url: "http://up/".into(),
                 redirected: false,
                 body: Some(StreamId(1_000_000)),

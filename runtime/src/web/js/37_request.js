@@ -24,8 +24,13 @@ function normalizeMethod(value) {
   return method;
 }
 
+// What a Request holds: one shape, with all its fields from the start, so that none is ever looked up in a prototype.
+// headers: Headers | string, body: Body | null, follows: the signal it depends on, arriving: what still arrives of its body
+const newState = (method, url, headers, body, redirect, follows, arriving) => ({
+  method, url, headers, body, redirect, signal: undefined, follows, arriving, abortReason: undefined,
+});
+
 class Request {
-  // { method, url, headers: Headers | string, body: Body | null, redirect, signal, controller }
   #state;
 
   // https://fetch.spec.whatwg.org/#dom-request
@@ -38,10 +43,7 @@ class Request {
     const options = init === undefined || init === null ? {} : init;
     if (typeof options !== "object" && typeof options !== "function") throw new TypeError("Request: init is not an object");
     const from = typeof input === "object" && input !== null && #state in input ? input.#state : null;
-    const state = {
-      __proto__: null, method: "GET", url: "", headers: undefined, body: null, redirect: "follow", signal: undefined,
-      follows: undefined, arriving: null, abortReason: undefined,
-    };
+    const state = newState("GET", "", undefined, null, "follow", undefined, null);
     if (from === null) {
       const href = op_url_href(`${input}`);
       if (href === null) throw new TypeError(`Invalid URL: ${input}; a Request needs an absolute one`);
@@ -175,10 +177,10 @@ class Request {
     if (bodies.isUnusable(state.body)) throw new TypeError("Request.clone: the body was read already, or is locked");
     const headers = makeHeaders([], "request");
     internals.fillHeaders(headers, Request.#headersOf(state));
-    return new Request(kInternal, {
-      __proto__: null, method: state.method, url: state.url, headers, body: bodies.cloneBody(state.body),
-      redirect: state.redirect, signal: undefined, follows: Request.#signalOf(this),
-    });
+    const body = bodies.cloneBody(state.body);
+    return new Request(
+      kInternal, newState(state.method, state.url, headers, body, state.redirect, Request.#signalOf(this), null),
+    );
   }
 
   static {
@@ -187,11 +189,8 @@ class Request {
     // A request that arrives; fields are "name\nvalue\n...".
     internals.arrivingRequest = (method, url, fields, inbound) => {
       const arriving = inbound === 0 ? null : new bodies.Arriving(inbound);
-      return new Request(kInternal, {
-        __proto__: null, method, url, headers: fields, arriving,
-        body: arriving === null ? null : new bodies.Body(undefined, arriving, undefined),
-        redirect: "manual", signal: undefined, follows: undefined, abortReason: undefined,
-      });
+      const body = arriving === null ? null : new bodies.Body(undefined, arriving, undefined);
+      return new Request(kInternal, newState(method, url, fields, body, "manual", undefined, arriving));
     };
     // Aborts an arriving request's signal, now or when it is first asked for, and what still arrives of its body.
     internals.abortRequest = (request, reason) => {

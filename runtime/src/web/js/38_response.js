@@ -17,8 +17,13 @@ function toUnsignedShort(value) {
   return number === number && number !== Infinity && number !== -Infinity ? (primordials.MathTrunc(number) & 0xffff) : 0;
 }
 
+// What a Response holds: one shape, with all its fields from the start, so that none is ever looked up in a prototype.
+// headers: Headers | undefined, contentType: string | null, body: Body | null
+const newState = (status, statusText, headers, contentType, body, type, url, redirected) => ({
+  status, statusText, headers, contentType, body, type, url, redirected,
+});
+
 class Response {
-  // { status, statusText, headers: Headers | undefined, guard, contentType, body: Body | null, type, url, redirected }
   #state;
 
   constructor(body = null, init = undefined) {
@@ -26,10 +31,7 @@ class Response {
       this.#state = init;
       return;
     }
-    const state = {
-      __proto__: null, status: 200, statusText: "", headers: undefined, contentType: null, body: null, type: "default", url: "",
-      redirected: false,
-    };
+    const state = newState(200, "", undefined, null, null, "default", "", false);
     // The whole of https://fetch.spec.whatwg.org/#initialize-a-response
     if (init !== undefined && init !== null) initialize(state, init);
     if (body !== null && body !== undefined) {
@@ -56,10 +58,7 @@ class Response {
 
   // https://fetch.spec.whatwg.org/#dom-response-error
   static error() {
-    return new Response(kInternal, {
-      __proto__: null, status: 0, statusText: "", headers: makeHeaders([], "immutable"), contentType: null, body: null,
-      type: "error", url: "", redirected: false,
-    });
+    return new Response(kInternal, newState(0, "", makeHeaders([], "immutable"), null, null, "error", "", false));
   }
 
   // https://fetch.spec.whatwg.org/#dom-response-redirect
@@ -71,10 +70,8 @@ class Response {
     if (code !== 301 && code !== 302 && code !== 303 && code !== 307 && code !== 308) {
       throw new RangeError(`Response.redirect: ${code} is no redirect status`);
     }
-    return new Response(kInternal, {
-      __proto__: null, status: code, statusText: "", headers: makeHeaders(["location", href], "immutable"), contentType: null,
-      body: null, type: "default", url: "", redirected: false,
-    });
+    const headers = makeHeaders(["location", href], "immutable");
+    return new Response(kInternal, newState(code, "", headers, null, null, "default", "", false));
   }
 
   // https://fetch.spec.whatwg.org/#dom-response-json
@@ -82,10 +79,7 @@ class Response {
     internals.requireArguments(arguments.length, 1, "Response.json");
     const text = JSONStringify(data);
     if (text === undefined) throw new TypeError("Response.json: the value has no JSON form");
-    const state = {
-      __proto__: null, status: 200, statusText: "", headers: undefined, contentType: "application/json", body: null,
-      type: "default", url: "", redirected: false,
-    };
+    const state = newState(200, "", undefined, "application/json", null, "default", "", false);
     if (init !== undefined && init !== null) initialize(state, init);
     if (isNullBodyStatus(state.status)) {
       throw new TypeError(`Response.json: a response of status ${state.status} cannot have a body`);
@@ -132,10 +126,10 @@ class Response {
     const from = Response.#headersOf(state);
     const headers = makeHeaders([], "response");
     internals.fillHeaders(headers, from);
-    return new Response(kInternal, {
-      __proto__: null, status: state.status, statusText: state.statusText, headers, contentType: null,
-      body: bodies.cloneBody(state.body), type: state.type, url: state.url, redirected: state.redirected,
-    });
+    const body = bodies.cloneBody(state.body);
+    return new Response(
+      kInternal, newState(state.status, state.statusText, headers, null, body, state.type, state.url, state.redirected),
+    );
   }
 
   static {
@@ -147,12 +141,11 @@ class Response {
       return internals.headersRaw(state.headers);
     };
     // A fetched response.
-    internals.arrivingResponse = (status, statusText, fields, inbound, url, redirected) =>
-      new Response(kInternal, {
-        __proto__: null, status, statusText, headers: makeHeaders(fields, "immutable"), contentType: null,
-        body: inbound === 0 ? null : new bodies.Body(undefined, new bodies.Arriving(inbound), undefined),
-        type: "basic", url, redirected,
-      });
+    internals.arrivingResponse = (status, statusText, fields, inbound, url, redirected) => {
+      const headers = makeHeaders(fields, "immutable");
+      const body = inbound === 0 ? null : new bodies.Body(undefined, new bodies.Arriving(inbound), undefined);
+      return new Response(kInternal, newState(status, statusText, headers, null, body, "basic", url, redirected));
+    };
     internals.mixinBody(
       Response.prototype,
       (response) => response.#state.body,

@@ -91,7 +91,7 @@ internals.start = (namespace, pairs) => {
 
 internals.dispatch = (id, method, url, fields, inbound) => {
   const request = arrivingRequest(method, url, fields, inbound);
-  const entry = { __proto__: null, request, cancel: undefined };
+  const entry = { request, cancel: undefined };
   MapPrototypeSet(underWay, id, entry);
   let result;
   try {
