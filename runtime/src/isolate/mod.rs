@@ -10,7 +10,8 @@
 //! modules     a bundle's modules: compile, link, evaluate, import()
 //! wasm        bounds of modules' memories
 //! positions   from emitted code to what the user wrote
-//! ffi         all unsafe code, with ffi_crash: marks the thread that crashes, and ffi_interrupt: hands its work over
+//! ffi         all unsafe code, with ffi_crash: marks the thread that crashes, ffi_interrupt: hands its work over, and
+//!             ffi_schedule: what the kernel's scheduler is told
 //! ```
 //!
 //! There is one entry model: every isolate is shared (`v8::SharedIsolate`) and entered through its lock by whoever owns
@@ -20,6 +21,7 @@ mod code;
 pub mod ffi;
 mod ffi_crash;
 mod ffi_interrupt;
+pub mod ffi_schedule;
 mod generic;
 mod instance;
 mod modules;

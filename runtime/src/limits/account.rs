@@ -3,13 +3,17 @@
 //! Kept per Function, not per request or instance: a Function with a hundred loops gets no more than one with one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use isolet_crds::bundle::FunctionIdentity;
 
 /// Time after which CPU time that was used counts half.
 const HALF_LIFE: Duration = Duration::from_secs(1);
+/// Mean CPU time of an entry from which a Function computes for long: to move it to another thread costs a tenth of that.
+const LONG: f64 = 0.001;
+/// Weight of the last entry in the mean.
+const LAST: f64 = 0.25;
 
 /// The CPU account of one Function.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Account {
 struct Used {
     seconds: f64,
     at: Instant,
+    /// Mean of the last few entries, in seconds.
+    an_entry: f64,
 }
 
 /// The accounts of all Functions that have a revision.
@@ -48,6 +54,7 @@ impl Account {
         let used = Used {
             seconds: 0.0,
             at: Instant::now(),
+            an_entry: 0.0,
         };
         Self {
             function,
@@ -65,20 +72,34 @@ impl Account {
         self.book(time, Instant::now());
     }
 
+    /// Notes what a whole entry used.
+    pub fn entry_over(&self, time: Duration) {
+        let mut used = self.lock();
+        used.an_entry += (time.as_secs_f64() - used.an_entry) * LAST;
+    }
+
+    /// Whether an entry of this Function is likely to compute for long.
+    pub fn computes_long(&self) -> bool {
+        self.lock().an_entry >= LONG
+    }
+
     /// CPU time used lately, in seconds; what is long ago counts little.
     pub fn lately(&self) -> f64 {
         self.book(Duration::ZERO, Instant::now())
     }
 
     fn book(&self, time: Duration, now: Instant) -> f64 {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.lock();
         let since = now.saturating_duration_since(used.at);
         let kept = (-since.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2();
-        *used = Used {
-            seconds: used.seconds * kept + time.as_secs_f64(),
-            at: now.max(used.at),
-        };
+        used.seconds = used.seconds * kept + time.as_secs_f64();
+        used.at = now.max(used.at);
         used.seconds
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Used> {
+        // No code panics while it holds this lock, so poison carries no news.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -99,5 +120,21 @@ mod tests {
         assert!((after(1) - 2.0).abs() < 0.01);
         assert!((after(3) - 0.5).abs() < 0.01);
         assert!(after(60) < 1e-9);
+    }
+
+    #[test]
+    fn a_function_computes_long_if_its_last_entries_did() {
+        let account = Account::new(FunctionIdentity {
+            namespace: "n".into(),
+            name: "f".into(),
+            uid: "u".into(),
+        });
+        assert!(!account.computes_long());
+        account.entry_over(Duration::from_millis(50));
+        assert!(account.computes_long());
+        for _ in 0..20 {
+            account.entry_over(Duration::from_micros(10));
+        }
+        assert!(!account.computes_long());
     }
 }

@@ -23,7 +23,7 @@ use super::account::Account;
 use super::monitor::{MONITOR, Registration, Running, Slot, lock};
 use super::stopwatch::Stopwatch;
 use super::turns::Turn;
-use crate::isolate::Interrupter;
+use crate::isolate::{Interrupter, ffi_schedule};
 
 pub use super::monitor::{STUCK_EXIT_STATUS, Stuck, extra_threads, start_monitor};
 
@@ -132,6 +132,12 @@ impl CpuGuard {
         };
         let used = running.watch.used(self.slot.clock);
         running.charge(used);
+        if let Some(account) = &running.account {
+            account.entry_over(used);
+        }
+        if running.is_long {
+            ffi_schedule::set_slice(ffi_schedule::SERVING);
+        }
         if let Some(monitor) = MONITOR.get() {
             monitor.left();
             if running.has_seat {
@@ -148,6 +154,16 @@ impl Drop for CpuGuard {
     }
 }
 
+/// Runs an entry of a Function: where it is likely to compute for long, another thread takes over at once what this one had
+/// to do, not only when the monitor has noticed.
+pub fn aside<R>(account: &Account, run: impl FnOnce() -> R) -> R {
+    if account.computes_long() {
+        hand_over(run)
+    } else {
+        run()
+    }
+}
+
 /// Called on a thread that runs JavaScript, at a safe point, on behalf of entry number `entry`. If that one still runs here,
 /// another thread takes over what this one had to do, and this one goes on when it is its turn.
 pub(crate) fn interrupted(entry: u64) {
@@ -155,7 +171,7 @@ pub(crate) fn interrupted(entry: u64) {
     let (Some(slot), Some(monitor)) = (slot, MONITOR.get()) else {
         return;
     };
-    let (account, until, has_seat) = {
+    let (account, until, has_seat, is_first) = {
         let mut running = lock(&slot.entry);
         let Some(running) = running.as_mut().filter(|it| it.number == entry) else {
             return;
@@ -166,8 +182,13 @@ pub(crate) fn interrupted(entry: u64) {
         let used = running.watch.used(slot.clock);
         running.charge(used);
         running.is_parked = true;
-        (running.account.clone(), running.until, running.has_seat)
+        let is_first = !std::mem::replace(&mut running.is_long, true);
+        let account = running.account.clone();
+        (account, running.until, running.has_seat, is_first)
     };
+    if is_first {
+        ffi_schedule::set_slice(ffi_schedule::COMPUTING);
+    }
     let is_over = || until.is_some_and(|until| Instant::now() >= until);
     let turn = hand_over(|| match &account {
         Some(account) if has_seat => monitor.turns.pass(account, is_over),

@@ -62,6 +62,8 @@ pub(super) struct Running {
     /// Absent for one that takes no turns.
     pub(super) account: Option<Arc<Account>>,
     pub(super) has_seat: bool,
+    /// It was interrupted once: its thread computes, and serves no longer.
+    pub(super) is_long: bool,
     /// It waits inside an interrupt, for its turn or for another thread to take over.
     pub(super) is_parked: bool,
     /// An interrupt is under way to it.
@@ -242,6 +244,7 @@ impl Running {
             until: None,
             account: None,
             has_seat: false,
+            is_long: false,
             is_parked: false,
             is_asked: false,
             ended: None,

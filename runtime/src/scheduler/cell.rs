@@ -27,7 +27,7 @@ use super::revision::Revision;
 use super::state::{Answer, SharedState, State, ended};
 use crate::control::LoadError;
 use crate::isolate::{Blank, End, Entry, Instance, Outcome};
-use crate::limits::cpu::Terms;
+use crate::limits::cpu::{self, Terms};
 use crate::limits::wall_clock::WallClock;
 use crate::server::error::RequestError;
 use crate::web::RequestHead;
@@ -273,7 +273,7 @@ impl Cell {
                 until: until(deadline, is_first),
                 account: Arc::clone(&self.revision.account),
             };
-            instance.run(entry, terms)
+            cpu::aside(&self.revision.account, || instance.run(entry, terms))
         };
         self.conclude(instance, request, outcome, expired)
     }
@@ -314,13 +314,7 @@ impl Cell {
                         state.return_inbound(stream, inbound);
                         Completion::Chunk(piece)
                     }
-                    Err(error) => {
-                        state.drop_inbound(stream);
-                        if matches!(error, InboundError::TooLarge(_)) {
-                            state.fail(request, RequestError::BodyTooLarge.into());
-                        }
-                        Completion::Failed(HostError::Type(error.to_string()))
-                    }
+                    Err(error) => Completion::Failed(state.inbound_failed(request, stream, &error)),
                 };
                 complete(request, id, completion)
             }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::eviction;
 use super::inbound::Inbound;
 use super::revision::Revision;
-use super::state::Answer;
+use super::state::{Answer, Answered};
 use super::{Services, lock};
 use crate::control::{LoadError, Loaded};
 use crate::isolate::Blueprint;
@@ -295,7 +295,7 @@ impl Admission {
         head: RequestHead,
         body: Incoming,
         declared_bytes: Option<u64>,
-    ) -> Result<http::Response<crate::server::body::Body>, RequestError> {
+    ) -> Result<Answered, RequestError> {
         let revision = Arc::clone(&self.revision);
         self.run(head, body, declared_bytes)
             .await

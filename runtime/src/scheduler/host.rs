@@ -9,18 +9,16 @@ use http::header::{CONTENT_LENGTH, Entry};
 use http::{Response, StatusCode};
 
 use super::cell::{Cell, Event};
-use super::inbound::Inbound;
 use super::lock;
-use super::meter::CpuTime;
 use super::pipe::{PipeEvents, Written, pipe};
 use super::revision::Revision;
-use super::state::{Failure, SharedState, State, WriterOf, ended};
+use super::state::{Answered, Failure, SharedState, State, WriterOf, ended};
 use crate::limits::heap::{Charge, HeapBudget};
 use crate::server::body::Body;
 use crate::server::error::RequestError;
 use crate::web::host::{
     CompletionId, ConsoleLevel, Exception, Host, HostError, OutboundHandle, OutboundRequest,
-    OutgoingBody, RequestId, ResponseHead, StreamId, WriteOutcome, WriterId,
+    OutgoingBody, ReadOutcome, RequestId, ResponseHead, StreamId, WriteOutcome, WriterId,
 };
 
 /// Bodies up to this size are not worth an entry in the books.
@@ -121,31 +119,35 @@ impl Host for InstanceHost {
         self.with(|state| state.cancel(timer));
     }
 
-    fn read(&mut self, stream: StreamId) -> Result<CompletionId, HostError> {
-        let (id, mut inbound) = self.with(|state| {
-            let (request, inbound) = state.take_inbound(stream)?;
-            match state.wait_for(request) {
-                Ok(id) => Ok((id, inbound)),
-                Err(error) => {
-                    state.return_inbound(stream, inbound);
-                    Err(error)
-                }
+    fn read(&mut self, stream: StreamId) -> Result<ReadOutcome, HostError> {
+        let (request, mut inbound) = self.with(|state| state.take_inbound(stream))?;
+        match inbound.next().now_or_never() {
+            Some(Ok(piece)) => {
+                self.with(|state| state.return_inbound(stream, inbound));
+                return Ok(ReadOutcome::Ready(piece));
+            }
+            Some(Err(error)) => {
+                return Err(self.with(|state| state.inbound_failed(request, stream, &error)));
+            }
+            None => {}
+        }
+        let id = match self.with(|state| state.wait_for(request)) {
+            Ok(id) => id,
+            Err(error) => {
+                self.with(|state| state.return_inbound(stream, inbound));
+                return Err(error);
+            }
+        };
+        self.bring(id, async move {
+            let outcome = inbound.next().await;
+            Event::Read {
+                id,
+                stream,
+                outcome,
+                inbound,
             }
         })?;
-        let event = move |outcome, inbound: Inbound| Event::Read {
-            id,
-            stream,
-            outcome,
-            inbound,
-        };
-        match inbound.next().now_or_never() {
-            Some(outcome) => self.cell()?.push(event(outcome, inbound)),
-            None => self.bring(id, async move {
-                let outcome = inbound.next().await;
-                event(outcome, inbound)
-            })?,
-        }
-        Ok(id)
+        Ok(ReadOutcome::Wait(id))
     }
 
     fn cancel_read(&mut self, stream: StreamId) {
@@ -168,11 +170,8 @@ impl Host for InstanceHost {
         let shows_cpu = self.revision.services.dev
             || tracing::enabled!(target: crate::server::LOG, tracing::Level::DEBUG);
         self.with(|state| {
-            if shows_cpu {
-                let used = CpuTime(state.cpu_used(request));
-                response.extensions_mut().insert(used);
-            }
-            state.answer(request, response);
+            let cpu = shows_cpu.then(|| state.cpu_used(request));
+            state.answer(request, Answered { response, cpu });
         });
         Ok(writer)
     }

@@ -12,10 +12,6 @@ pub(super) struct Meter {
     services: Arc<Services>,
 }
 
-/// CPU time that a request had used when it gave its response: an extension of the response, where somebody wants to know.
-#[derive(Clone, Copy, Debug)]
-pub struct CpuTime(pub Duration);
-
 impl Meter {
     pub(super) fn new(services: Arc<Services>) -> Self {
         Self {

@@ -30,9 +30,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use eviction::max_instances;
 pub use functions::{Admission, Function, Functions};
-pub use meter::CpuTime;
 pub use outbound::Egress;
-pub use state::Failure;
+pub use state::{Answered, Failure};
 
 use crate::isolate::{Breadcrumb, Pool};
 use crate::limits::account::Accounts;

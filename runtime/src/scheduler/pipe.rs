@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::limits::heap::HeapBudget;
 use crate::web::host::CompletionId;
 
-/// Bytes that may wait before a writer has to.
+/// Bytes that may wait; past them a writer has to.
 pub const CAPACITY_BYTES: usize = 64 << 10;
 
 /// What the ends tell the instance.
@@ -98,7 +98,7 @@ impl PipeWriter {
         }
         state.waiting_bytes += piece.len();
         state.pieces.push_back(piece);
-        let full = state.waiting_bytes >= CAPACITY_BYTES;
+        let full = state.waiting_bytes > CAPACITY_BYTES;
         if full {
             state.writer = Some(id);
         }
@@ -155,6 +155,14 @@ impl PipeReader {
             self.0.events.room(id);
         }
         Poll::Ready(Some(Ok(piece)))
+    }
+}
+
+impl PipeReader {
+    /// Bytes still to come, once the writer has ended the body.
+    pub fn known_length(&self) -> Option<u64> {
+        let state = self.0.lock();
+        matches!(state.end, Some(Ok(()))).then_some(state.waiting_bytes as u64)
     }
 }
 
@@ -241,16 +249,19 @@ mod tests {
     fn a_full_pipe_makes_its_writer_wait_until_half_is_read() {
         let (writer, mut reader, seen, budget) = open(1 << 20);
         let half = Bytes::from(vec![0; CAPACITY_BYTES / 2]);
-        assert_eq!(
-            writer.write(half.clone(), CompletionId(1)),
-            Written::Accepted
-        );
-        assert_eq!(writer.write(half.clone(), CompletionId(2)), Written::Wait);
-        assert_eq!(writer.write(half, CompletionId(3)), Written::Busy);
-        assert!(!budget.try_charge((1 << 20) - CAPACITY_BYTES + 1));
+        let more = Bytes::from(vec![0; 1]);
+        for id in [1, 2] {
+            let written = writer.write(half.clone(), CompletionId(id));
+            assert_eq!(written, Written::Accepted);
+        }
+        assert_eq!(writer.write(more, CompletionId(3)), Written::Wait);
+        assert_eq!(writer.write(half, CompletionId(4)), Written::Busy);
+        assert!(!budget.try_charge((1 << 20) - CAPACITY_BYTES));
         assert_eq!(next(&mut reader), Poll::Ready(Some(Ok(CAPACITY_BYTES / 2))));
-        assert_eq!(seen.room.load(Ordering::Relaxed), 2);
+        assert_eq!(seen.room.load(Ordering::Relaxed), 0);
         assert_eq!(next(&mut reader), Poll::Ready(Some(Ok(CAPACITY_BYTES / 2))));
+        assert_eq!(seen.room.load(Ordering::Relaxed), 3);
+        assert_eq!(next(&mut reader), Poll::Ready(Some(Ok(1))));
         assert_eq!(next(&mut reader), Poll::Pending);
         writer.close(None);
         assert_eq!(next(&mut reader), Poll::Ready(None));
@@ -262,13 +273,24 @@ mod tests {
     #[test]
     fn a_reader_that_leaves_gives_back_memory_and_says_so_once() {
         let (writer, reader, seen, budget) = open(1 << 20);
-        let piece = Bytes::from(vec![0; CAPACITY_BYTES]);
+        let piece = Bytes::from(vec![0; CAPACITY_BYTES + 1]);
         assert_eq!(writer.write(piece.clone(), CompletionId(7)), Written::Wait);
         drop(reader);
         assert_eq!(seen.gone.load(Ordering::Relaxed), 1);
         assert_eq!(seen.room.load(Ordering::Relaxed), 7);
         assert!(budget.try_charge(1 << 20));
         assert_eq!(writer.write(piece, CompletionId(8)), Written::Gone);
+    }
+
+    #[test]
+    fn the_length_is_known_once_the_body_is_complete() {
+        let (writer, mut reader, _, _) = open(1 << 20);
+        let written = writer.write(Bytes::from_static(b"hello"), CompletionId(1));
+        assert_eq!((written, reader.known_length()), (Written::Accepted, None));
+        writer.close(None);
+        assert_eq!(reader.known_length(), Some(5));
+        assert_eq!(next(&mut reader), Poll::Ready(Some(Ok(5))));
+        assert_eq!(reader.known_length(), Some(0));
     }
 
     #[test]

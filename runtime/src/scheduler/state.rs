@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::functions::Permit;
-use super::inbound::Inbound;
+use super::inbound::{Inbound, InboundError};
 use super::meter::Meter;
 use super::pipe::PipeWriter;
 use crate::limits::cpu;
@@ -42,8 +42,17 @@ pub struct Failure {
     pub cpu: Duration,
 }
 
-/// A response, or why there is none.
-pub(super) type Answer = Result<Response<Body>, Failure>;
+/// What a function answered.
+#[derive(Debug)]
+pub struct Answered {
+    /// Its response.
+    pub response: Response<Body>,
+    /// CPU time that the request had used by then; none where nobody wants to know.
+    pub cpu: Option<Duration>,
+}
+
+/// An answer, or why there is none.
+pub(super) type Answer = Result<Answered, Failure>;
 
 /// The state of one instance.
 #[derive(Debug)]
@@ -213,11 +222,11 @@ impl State {
     }
 
     /// Sends the head of a response; gives it back if nobody waits for it any more.
-    pub(super) fn answer(&mut self, request: RequestId, response: Response<Body>) {
+    pub(super) fn answer(&mut self, request: RequestId, answered: Answered) {
         self.touched.push(request);
         if let Some(answer) = self.live(request).and_then(|request| request.answer.take()) {
             // The caller may have gone: the body is dropped with the response.
-            let _ = answer.send(Ok(response));
+            let _ = answer.send(Ok(answered));
         }
     }
 
@@ -349,6 +358,20 @@ impl State {
 
     pub(super) fn drop_inbound(&mut self, stream: StreamId) {
         self.inbound.remove(&stream);
+    }
+
+    /// Drops a body that broke; gives what JavaScript gets for it.
+    pub(super) fn inbound_failed(
+        &mut self,
+        request: RequestId,
+        stream: StreamId,
+        error: &InboundError,
+    ) -> HostError {
+        self.drop_inbound(stream);
+        if matches!(error, InboundError::TooLarge(_)) {
+            self.fail(request, RequestError::BodyTooLarge.into());
+        }
+        HostError::Type(error.to_string())
     }
 
     pub(super) fn add_writer(

@@ -56,7 +56,7 @@ impl Body {
         match &self.0 {
             Kind::Empty => Some(0),
             Kind::Full { bytes, .. } => Some(bytes.len() as u64),
-            Kind::Pipe(_) => None,
+            Kind::Pipe(reader) => reader.known_length(),
         }
     }
 }
@@ -85,7 +85,7 @@ impl hyper::body::Body for Body {
         match &self.0 {
             Kind::Empty => true,
             Kind::Full { bytes, .. } => bytes.is_empty(),
-            Kind::Pipe(_) => false,
+            Kind::Pipe(reader) => reader.known_length() == Some(0),
         }
     }
 

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 
 use self::body::Body;
 use self::error::RequestError;
-use crate::scheduler::{CpuTime, Function, Functions};
+use crate::scheduler::{Answered, Function, Functions};
 use crate::web::RequestHead;
 
 /// Target of the log line of each request.
@@ -126,15 +126,16 @@ async fn handle(
     let (function, answer) = answer(functions, request, draining).await;
     let metrics = &functions.services().metrics;
     let counters = function.as_deref().map(Function::metrics);
-    let mut response = answer.unwrap_or_else(|error| {
+    let Answered { mut response, cpu } = answer.unwrap_or_else(|error| {
         metrics.failed(counters, error.reason());
-        error.response()
+        Answered {
+            response: error.response(),
+            cpu: None,
+        }
     });
-    let cpu = response.extensions_mut().remove::<CpuTime>();
-    let cpu_ms = cpu.map(|CpuTime(time)| time.as_micros() as f64 / 1000.0);
     if functions.services().dev
-        && let Some(cpu_ms) = cpu_ms
-        && let Ok(value) = format!("cpu;dur={cpu_ms:.3}").parse()
+        && let Some(cpu) = cpu
+        && let Ok(value) = server_timing(cpu).try_into()
     {
         response.headers_mut().append("server-timing", value);
     }
@@ -149,7 +150,7 @@ async fn handle(
             method = method.as_str(),
             path,
             status = status.as_u16(),
-            cpu_ms,
+            cpu_ms = cpu.map(|cpu| cpu.as_micros() as f64 / 1000.0),
             ms = arrived.elapsed().as_millis() as u64,
             "request"
         );
@@ -157,11 +158,17 @@ async fn handle(
     without_body_where_none_may_be(response, is_head)
 }
 
+/// CPU time as <https://www.w3.org/TR/server-timing/> has it, in milliseconds.
+fn server_timing(cpu: Duration) -> String {
+    let us = cpu.as_micros();
+    format!("cpu;dur={}.{:03}", us / 1000, us % 1000)
+}
+
 async fn answer(
     functions: &Functions,
     request: Request<Incoming>,
     draining: bool,
-) -> (Option<Arc<Function>>, Result<Response<Body>, RequestError>) {
+) -> (Option<Arc<Function>>, Result<Answered, RequestError>) {
     let (parts, body) = request.into_parts();
     // HTTP/2 has the host in the URI, HTTP/1 in a header.
     let host = match parts.uri.authority() {

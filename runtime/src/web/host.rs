@@ -76,6 +76,15 @@ pub enum Redirect {
     Manual,
 }
 
+/// What a read gives.
+#[derive(Debug)]
+pub enum ReadOutcome {
+    /// A piece, or none at the end.
+    Ready(Option<Bytes>),
+    /// The completion that brings it.
+    Wait(CompletionId),
+}
+
 /// A fetch under way.
 #[derive(Debug)]
 pub struct OutboundHandle {
@@ -183,8 +192,9 @@ pub trait Host: 'static {
     /// Forgets a timer; it may still fire if it is already due.
     fn cancel_timer(&mut self, timer: CompletionId);
 
-    /// Reads the next piece: one [`Completion::Chunk`] or an error. One read at a time a stream.
-    fn read(&mut self, stream: StreamId) -> Result<CompletionId, HostError>;
+    /// Reads the next piece: at once if it is there, else it comes as one [`Completion::Chunk`] or an error. One read at a
+    /// time a stream.
+    fn read(&mut self, stream: StreamId) -> Result<ReadOutcome, HostError>;
     /// No more will be read.
     fn cancel_read(&mut self, stream: StreamId);
 

@@ -2,8 +2,10 @@
 
 use super::exception::exception_from;
 use super::fields;
-use super::host::{OutgoingBody, RequestId, ResponseHead, StreamId, WriteOutcome, WriterId};
-use super::op::{OpError, OpResult, host, id, ops, text, text_or_bytes, throw};
+use super::host::{
+    OutgoingBody, ReadOutcome, RequestId, ResponseHead, StreamId, WriteOutcome, WriterId,
+};
+use super::op::{OpError, OpResult, host, id, ops, text, text_or_bytes, throw, uint8_array};
 
 ops![
     op_respond,
@@ -100,15 +102,24 @@ fn op_release(
     }
 }
 
-/// `(stream) -> completion`
+/// `(stream) -> bytes, null at the end, or the completion that brings either`
 fn op_read(
     scope: &mut v8::PinScope<'_, '_>,
     args: v8::FunctionCallbackArguments<'_>,
     mut rv: v8::ReturnValue<'_, v8::Value>,
 ) {
-    let result = id(args.get(0)).and_then(|id| Ok(host(scope)?.read(StreamId(id))?));
+    let result = (|| {
+        let stream = StreamId(id(args.get(0))?);
+        Ok(match host(scope)?.read(stream)? {
+            ReadOutcome::Ready(Some(bytes)) => uint8_array(scope, Vec::from(bytes))?.into(),
+            ReadOutcome::Ready(None) => v8::null(scope).into(),
+            ReadOutcome::Wait(completion) => {
+                v8::Integer::new_from_unsigned(scope, completion.0).into()
+            }
+        })
+    })();
     match result {
-        Ok(completion) => rv.set_uint32(completion.0),
+        Ok(outcome) => rv.set(outcome),
         Err(error) => throw(scope, error),
     }
 }

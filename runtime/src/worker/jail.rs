@@ -63,9 +63,14 @@ pub fn restrict_system_calls() -> Result<(), JailError> {
     )
     .and_then(|condition| SeccompRule::new(vec![condition]))
     .map_err(fail)?;
+    // A thread says how long it runs at a time: only of itself.
+    let is_own = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 0)
+        .and_then(|condition| SeccompRule::new(vec![condition]))
+        .map_err(fail)?;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![is_thread]);
+    rules.insert(libc::SYS_sched_setattr, vec![is_own]);
     // A filter cannot read the flags of clone3: told that there is no such call, the C library uses clone.
     let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     install(no_clone3, Allow, Errno(libc::ENOSYS as u32))?;
@@ -111,6 +116,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_getparam,
     libc::SYS_sched_getscheduler,
+    libc::SYS_getpriority,
     libc::SYS_gettid,
     libc::SYS_getpid,
     libc::SYS_tgkill,

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use args::WorkerArgs;
 
 use crate::isolate::snapshot::{Snapshot, SnapshotError};
-use crate::isolate::{Breadcrumb, Pool, ffi, platform};
+use crate::isolate::{Breadcrumb, Pool, ffi, ffi_schedule, platform};
 use crate::limits::cpu;
 use crate::scheduler::{Egress, Functions, Services, max_instances};
 
@@ -91,6 +91,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
         args.threads
     };
     let most_connections = most_connections(args.max_connections);
+    ffi_schedule::set_slice(ffi_schedule::SERVING);
     let landlock = jail::restrict_files_and_network()?;
     platform::initialize(cores.min(4) as u32);
     let snapshot = Snapshot::load(inherited.snapshot)?;

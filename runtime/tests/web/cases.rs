@@ -9,33 +9,38 @@ const PRELUDE: &str = include_str!("cases/prelude.js");
 
 /// Runs a file of `test(name, function)` calls in one instance and fails with the names and reasons.
 pub fn run_cases(file: &'static str, source: &'static str) {
-    on_fresh_thread(move || {
-        let mut instance = Instance::new(&format!("{PRELUDE}\n{source}"));
-        instance.world.borrow_mut().fetch_answer = Some(Box::new(echo));
-        let request = instance.begin(
-            head(
-                "POST",
-                "http://tests.default/run?x=1",
-                &[("x-one", "1"), ("content-type", "text/plain")],
-            ),
-            Some(&["he", "llo"]),
-        );
-        instance.run();
-        let answer = instance.answer(request);
-        let text = answer.text();
-        let (count, failures) = text.split_once('\n').expect("count");
-        assert!(failures.is_empty(), "{file}:\n{failures}");
-        assert!(
-            count.parse::<usize>().expect("count") > 0,
-            "{file} has no tests"
-        );
-        assert_eq!(instance.thrown, vec![], "{file}");
-        let world = instance.world.borrow();
-        assert!(
-            world.ready.is_empty() && world.timers.is_empty(),
-            "{file} left something behind"
-        );
-    });
+    for bodies_are_there in [false, true] {
+        on_fresh_thread(move || run_once(file, source, bodies_are_there));
+    }
+}
+
+fn run_once(file: &str, source: &str, bodies_are_there: bool) {
+    let mut instance = Instance::new(&format!("{PRELUDE}\n{source}"));
+    instance.world.borrow_mut().bodies_are_there = bodies_are_there;
+    instance.world.borrow_mut().fetch_answer = Some(Box::new(echo));
+    let request = instance.begin(
+        head(
+            "POST",
+            "http://tests.default/run?x=1",
+            &[("x-one", "1"), ("content-type", "text/plain")],
+        ),
+        Some(&["he", "llo"]),
+    );
+    instance.run();
+    let answer = instance.answer(request);
+    let text = answer.text();
+    let (count, failures) = text.split_once('\n').expect("count");
+    assert!(failures.is_empty(), "{file}:\n{failures}");
+    assert!(
+        count.parse::<usize>().expect("count") > 0,
+        "{file} has no tests"
+    );
+    assert_eq!(instance.thrown, vec![], "{file}");
+    let world = instance.world.borrow();
+    assert!(
+        world.ready.is_empty() && world.timers.is_empty(),
+        "{file} left something behind"
+    );
 }
 
 /// The outside world of the cases: answers with what it was asked.

@@ -81,6 +81,8 @@ pub type FetchAnswer = Box<dyn FnMut(&OutboundRequest) -> Result<InboundResponse
 #[derive(Default)]
 pub struct World {
     pub now_ms: f64,
+    /// Reads of bodies give what they read at once, not later.
+    pub bodies_are_there: bool,
     pub next: u32,
     /// For which request JavaScript was entered.
     pub current: Option<RequestId>,
@@ -151,19 +153,23 @@ impl Host for TestHost {
     fn cancel_timer(&mut self, timer: CompletionId) {
         self.0.borrow_mut().timers.retain(|(_, id)| *id != timer);
     }
-    fn read(&mut self, stream: StreamId) -> Result<CompletionId, HostError> {
+    fn read(&mut self, stream: StreamId) -> Result<ReadOutcome, HostError> {
         let mut world = self.0.borrow_mut();
+        let chunks = world.streams.get_mut(&stream.0);
+        let chunk = chunks
+            .ok_or_else(|| HostError::Type("no such stream".into()))?
+            .pop_front()
+            .transpose();
+        if world.bodies_are_there {
+            return Ok(ReadOutcome::Ready(chunk?));
+        }
         let id = world.completion();
-        let completion = match world.streams.get_mut(&stream.0) {
-            None => return Err(HostError::Type("no such stream".into())),
-            Some(chunks) => match chunks.pop_front() {
-                Some(Ok(bytes)) => Completion::Chunk(Some(bytes)),
-                Some(Err(error)) => Completion::Failed(error),
-                None => Completion::Chunk(None),
-            },
+        let completion = match chunk {
+            Ok(chunk) => Completion::Chunk(chunk),
+            Err(error) => Completion::Failed(error),
         };
         world.ready.push_back((id, completion));
-        Ok(id)
+        Ok(ReadOutcome::Wait(id))
     }
     fn cancel_read(&mut self, stream: StreamId) {
         self.0.borrow_mut().cancelled_reads.push(stream);

@@ -146,18 +146,27 @@ function bodyStream(body) {
 // Promise of the next piece that is not empty, or of null at the end.
 async function readChunk(inbound) {
   for (;;) {
-    const chunk = await readOnce(inbound);
-    if (chunk === null || chunk.length > 0) return chunk;
+    const got = read(inbound);
+    const chunk = typeof got === "number" ? await completed(inbound, got) : got;
+    if (chunk === null || TypedArrayPrototypeGetByteLength(chunk) > 0) return chunk;
   }
 }
 
-function readOnce(inbound) {
+// A piece, null at the end, or the completion that brings either.
+function read(inbound) {
+  if (inbound.failed !== undefined) throw inbound.failed.reason;
+  const got = op_read(inbound.id);
+  if (got === null) ended(inbound);
+  return got;
+}
+
+function ended(inbound) {
+  inbound.done = true;
+  if (inbound.end !== undefined) inbound.end();
+}
+
+function completed(inbound, completion) {
   const { promise, resolve, reject } = PromiseWithResolvers();
-  if (inbound.failed !== undefined) {
-    reject(inbound.failed.reason);
-    return promise;
-  }
-  const completion = op_read(inbound.id);
   inbound.reject = (reason) => {
     internals.forgetCompletion(completion);
     reject(reason);
@@ -168,10 +177,7 @@ function readOnce(inbound) {
       reject(value);
       return;
     }
-    if (value === null) {
-      inbound.done = true;
-      if (inbound.end !== undefined) inbound.end();
-    }
+    if (value === null) ended(inbound);
     resolve(value);
   });
   return promise;
