@@ -3,7 +3,7 @@
 //! ```text
 //! thread that runs JavaScript            monitor thread, every half millisecond while any thread is inside
 //!   CpuGuard::enter  -- slot filled -->    past its CPU or wall time: terminate_execution
-//!     … JavaScript …                       inside for two ticks, or its slice is over: interrupt
+//!     … JavaScript …                       half a millisecond used, or its slice is over: interrupt
 //!     interrupted: hand over, take turns
 //!   CpuGuard::finish -- slot emptied -->   every HEAP_CHECK_TICKS: asks V8 to measure its memory
 //! ```

@@ -19,8 +19,9 @@ const TICK: Duration = Duration::from_micros(500);
 const IDLE_TICKS: u32 = 200;
 /// Ticks between two measurements of a running instance's memory.
 const HEAP_CHECK_TICKS: u32 = 8;
-/// Ticks after which an entry hands over. Once more a little later, should nobody have taken over the first time.
-const HAND_OVER_TICKS: [u32; 2] = [2, 6];
+/// CPU time after which an entry hands over: not wall time, as a thread that the kernel does not let run need not. Once more
+/// a little later, should nobody have taken over the first time.
+const HAND_OVER: [Duration; 2] = [Duration::from_micros(500), Duration::from_millis(3)];
 /// CPU time that one that computes for long gets in one go while others wait for their turn.
 const SLICE: Duration = Duration::from_millis(10);
 /// CPU time after its termination past which an entry is taken to be stuck inside V8. Ordinary natives obey late (JSON.parse of
@@ -68,6 +69,8 @@ pub(super) struct Running {
     pub(super) is_parked: bool,
     /// An interrupt is under way to it.
     is_asked: bool,
+    /// How often it was asked to hand over.
+    asked: usize,
     /// Why it was terminated, and the CPU time it had used.
     pub(super) ended: Option<(Ended, Duration)>,
     ticks: u32,
@@ -247,6 +250,7 @@ impl Running {
             is_long: false,
             is_parked: false,
             is_asked: false,
+            asked: 0,
             ended: None,
             ticks: 0,
         }
@@ -297,9 +301,12 @@ impl Slot {
             running.end(Ended::TimedOut, used);
         } else {
             let slice_is_over = running.has_seat && others_wait && used >= running.slice + SLICE;
-            let hands_over = HAND_OVER_TICKS.contains(&running.ticks) || slice_is_over;
-            if hands_over && !running.is_asked {
+            let hands_over = HAND_OVER
+                .get(running.asked)
+                .is_some_and(|after| used >= *after);
+            if (hands_over || slice_is_over) && !running.is_asked {
                 running.is_asked = true;
+                running.asked += usize::from(hands_over);
                 running.isolate.interrupt(running.number);
             }
             if running.ticks.is_multiple_of(HEAP_CHECK_TICKS) {
