@@ -396,6 +396,61 @@ async fn of_two_framings_of_a_body_the_chunks_count() {
 }
 
 #[tokio::test]
+async fn clients_that_keep_the_server_waiting_are_let_go() {
+    let worker = worker()
+        .function("hello", HELLO)
+        .argument("--head-timeout-seconds=1")
+        .start()
+        .await;
+    // Nothing at all, a part of HTTP/2's first bytes, a part of a head, and nothing after an answer.
+    for start in ["", "PRI * HTTP/2.0\r\n", "GET / HTTP/1.1\r\nhost: "] {
+        let mut raw = Raw::connect(&worker).await;
+        raw.send(start).await;
+        assert_eq!(raw.end().await, b"", "{start:?}");
+    }
+    let mut raw = Raw::connect(&worker).await;
+    raw.send(head("GET", "hello", "/", "")).await;
+    assert_eq!(raw.answer().await.body, "hello");
+    assert_eq!(raw.end().await, b"");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_let_go() {
+    let worker = worker()
+        .with(
+            Function::new(
+                "large",
+                "const whole = new Uint8Array(32 << 20);
+                 export default { fetch(request) {
+                   if (request.url.endsWith('/whole')) return new Response(whole);
+                   return new Response(new ReadableStream({
+                     pull(controller) { controller.enqueue(new Uint8Array(65536)); },
+                   }, { highWaterMark: 0 }));
+                 } }",
+            )
+            .limits(|limits| limits.timeout_ms = 600_000),
+        )
+        .argument("--stall-timeout-seconds=1")
+        .start()
+        .await;
+    let descriptors = || {
+        std::fs::read_dir(format!("/proc/{}/fd", worker.pid))
+            .unwrap()
+            .count()
+    };
+    let before = descriptors();
+    for path in ["/whole", "/stream"] {
+        let mut raw = Raw::connect(&worker).await;
+        raw.send(head("GET", "large", path, "")).await;
+        let mut start = [0; 15];
+        raw.0.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200 OK");
+        assert!(descriptors() > before);
+        eventually("the connection is closed", async || descriptors() == before).await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_amid_an_answer_gives_back_its_place() {
     let worker = worker()
         .with(

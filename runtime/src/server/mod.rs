@@ -4,6 +4,7 @@
 
 pub mod body;
 pub mod error;
+mod socket;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,14 +24,13 @@ use tokio::sync::Semaphore;
 
 use self::body::Body;
 use self::error::RequestError;
+use self::socket::Socket;
 use crate::scheduler::decode_value;
 use crate::scheduler::{CpuTime, Functions};
 use crate::web::RequestHead;
 
 /// Target of the log line of each request.
 pub(crate) const LOG: &str = "isolet_runtime::server";
-/// Time that a client may take to send the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Size of a request's head.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Requests at once in one HTTP/2 connection.
@@ -38,19 +38,30 @@ const MAX_STREAMS: u32 = 256;
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves so many connections at once (more wait in the listener's backlog) until `shutdown` resolves, then at most `drain` longer.
+/// What clients may take.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    /// Connections at once; more wait in the listener's backlog.
+    pub connections: usize,
+    /// Time to send the head of a request, from the connection's begin or the answer before.
+    pub head_timeout: Duration,
+    /// Time without taking anything of an answer that waits.
+    pub stall_timeout: Duration,
+}
+
+/// Serves until `shutdown` resolves, then at most `drain` longer.
 pub async fn serve(
     listener: TcpListener,
     functions: Arc<Functions>,
-    most_connections: usize,
+    limits: ClientLimits,
     shutdown: impl Future<Output = ()>,
     drain: Duration,
 ) {
     let draining = Arc::new(AtomicBool::new(false));
     let graceful = GracefulShutdown::new();
-    let builder = builder();
+    let builder = builder(limits.head_timeout);
     let mut shutdown = std::pin::pin!(shutdown);
-    let places = Arc::new(Semaphore::new(most_connections));
+    let places = Arc::new(Semaphore::new(limits.connections));
     loop {
         let accept = async {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -76,8 +87,9 @@ pub async fn serve(
             let draining = is_draining.load(Ordering::Relaxed);
             async move { Ok::<_, Infallible>(handle(&functions, request, draining).await) }
         });
+        let socket = Socket::new(stream, limits.head_timeout, limits.stall_timeout);
         let connection = builder
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(socket), service)
             .into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
@@ -97,12 +109,12 @@ pub async fn serve(
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+fn builder(head_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head_timeout)
         .max_buf_size(MAX_HEAD_BYTES)
         .keep_alive(true);
     builder
