@@ -499,3 +499,24 @@ async fn a_client_that_hangs_up_amid_an_answer_gives_back_its_place() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_was_written_before_a_body_broke_off_arrives() {
+    let worker = worker()
+        .function(
+            "breaks",
+            "export default { fetch() { return new Response(new ReadableStream({
+               start(controller) { controller.enqueue(new TextEncoder().encode('begun')); },
+               pull(controller) { controller.error(new Error('broken')); },
+             }, { highWaterMark: 0 })) } }",
+        )
+        .start()
+        .await;
+    for _ in 0..20 {
+        let mut raw = Raw::connect(&worker).await;
+        raw.send(head("GET", "breaks", "/", "")).await;
+        let answer = String::from_utf8(raw.end().await).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer:?}");
+        assert!(answer.ends_with("\r\n\r\n5\r\nbegun\r\n"), "{answer:?}");
+    }
+}
