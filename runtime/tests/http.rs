@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use harness::{Function, PATIENCE, Worker, eventually, worker};
-use http::Request;
+use harness::{Function, PATIENCE, Worker, eventually, full, worker};
+use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -518,5 +519,73 @@ async fn what_was_written_before_a_body_broke_off_arrives() {
         let answer = String::from_utf8(raw.end().await).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer:?}");
         assert!(answer.ends_with("\r\n\r\n5\r\nbegun\r\n"), "{answer:?}");
+    }
+}
+
+/// Told to end while clients use their connections: each request is answered, or was never run.
+#[tokio::test]
+async fn told_to_end_no_request_is_lost() {
+    let (ran, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let mut worker = worker()
+        .function(
+            "counted",
+            "export default { async fetch(request) {
+               const { pathname } = new URL(request.url);
+               await (await fetch('http://counter.test' + pathname)).text();
+               return new Response(pathname);
+             } }",
+        )
+        .egress(move |request| {
+            ran.send(request.uri().path().to_owned()).unwrap();
+            async { Response::new(full("")) }
+        })
+        .start()
+        .await;
+    let mut clients = tokio::task::JoinSet::new();
+    let (answered, mut progress) = tokio::sync::mpsc::unbounded_channel();
+    for client in 0..8 {
+        let mut raw = Raw::connect(&worker).await;
+        let answered = answered.clone();
+        clients.spawn(async move {
+            for number in 0.. {
+                let path = format!("/{client}-{number}");
+                let request = head("GET", "counted", &path, "");
+                // It may have closed the connection since its last answer.
+                let _ = raw.0.get_mut().write_all(request.as_bytes()).await;
+                let Some(answer) = raw.try_answer().await else {
+                    return Some(path);
+                };
+                assert_eq!((answer.status, &answer.body), (200, &path));
+                let _ = answered.send(());
+                if answer.headers.contains("connection: close") {
+                    assert_eq!(raw.end().await, b"");
+                    return None;
+                }
+            }
+            None
+        });
+    }
+    // One whose first head has come in part only.
+    let mut half = Raw::connect(&worker).await;
+    let request = head("GET", "counted", "/half", "");
+    half.send(&request[..20]).await;
+    for _ in 0..200 {
+        progress.recv().await.unwrap();
+    }
+    worker.signal(Signal::TERM);
+    worker.log.line("told to end").await;
+    half.send(&request[20..]).await;
+    let answer = half.answer().await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "/half"));
+    assert!(answer.headers.contains("connection: close"), "{answer:?}");
+
+    let mut unanswered = Vec::new();
+    while let Some(client) = clients.join_next().await {
+        unanswered.extend(client.unwrap());
+    }
+    assert!(worker.ended().await.success());
+    seen.close();
+    while let Some(path) = seen.recv().await {
+        assert!(!unanswered.contains(&path), "{path} ran without an answer");
     }
 }

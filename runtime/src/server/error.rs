@@ -43,9 +43,6 @@ pub enum RequestError {
     /// There is no room for another instance.
     #[error("this runtime pod has no room for another instance at the moment")]
     Overloaded,
-    /// The worker is ending.
-    #[error("the server is shutting down")]
-    ShuttingDown,
 }
 
 impl RequestError {
@@ -63,7 +60,6 @@ impl RequestError {
             Self::HandlerError => "HandlerError",
             Self::StartFailed => "StartFailed",
             Self::Overloaded => "Overloaded",
-            Self::ShuttingDown => "ShuttingDown",
         }
     }
 
@@ -80,8 +76,7 @@ impl RequestError {
             | Self::ConcurrencyLimitExceeded
             | Self::TooBusy
             | Self::StartFailed
-            | Self::Overloaded
-            | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -96,7 +91,7 @@ impl RequestError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if matches!(
             self,
-            Self::ConcurrencyLimitExceeded | Self::TooBusy | Self::Overloaded | Self::ShuttingDown
+            Self::ConcurrencyLimitExceeded | Self::TooBusy | Self::Overloaded
         ) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -1,6 +1,7 @@
 //! HTTP/1.1 and h2c for tenants: from a connection to a Function and back.
 //!
-//! A server takes a listener and a shutdown future: it then stops accepting, lets requests under way finish, and returns.
+//! A server takes a listener and a shutdown future: it then stops accepting, serves what has begun to arrive on the
+//! connections that there are, and returns.
 
 pub mod body;
 pub mod error;
@@ -8,7 +9,6 @@ mod socket;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderName};
@@ -57,7 +57,6 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
     drain: Duration,
 ) {
-    let draining = Arc::new(AtomicBool::new(false));
     let graceful = GracefulShutdown::new();
     let builder = builder(limits.head_timeout);
     let mut shutdown = std::pin::pin!(shutdown);
@@ -81,11 +80,9 @@ pub async fn serve(
         // A socket that refuses the option only sends small packets later.
         let _ = stream.set_nodelay(true);
         let functions = Arc::clone(&functions);
-        let is_draining = Arc::clone(&draining);
         let service = service_fn(move |request| {
             let functions = Arc::clone(&functions);
-            let draining = is_draining.load(Ordering::Relaxed);
-            async move { Ok::<_, Infallible>(handle(&functions, request, draining).await) }
+            async move { Ok::<_, Infallible>(handle(&functions, request).await) }
         });
         let socket = Socket::new(stream, limits.head_timeout, limits.stall_timeout);
         let connection = builder
@@ -100,7 +97,6 @@ pub async fn serve(
         });
     }
     drop(listener);
-    draining.store(true, Ordering::Relaxed);
     if tokio::time::timeout(drain, graceful.shutdown())
         .await
         .is_err()
@@ -127,17 +123,13 @@ fn builder(head_timeout: Duration) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn handle(
-    functions: &Functions,
-    request: Request<Incoming>,
-    draining: bool,
-) -> Response<Body> {
+async fn handle(functions: &Functions, request: Request<Incoming>) -> Response<Body> {
     let arrived = Instant::now();
     let is_head = request.method() == Method::HEAD;
     // The query may hold secrets: it is not logged.
     let line = tracing::enabled!(target: LOG, tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let (identity, answer) = answer(functions, request, draining).await;
+    let (identity, answer) = answer(functions, request).await;
     let metrics = &functions.services().metrics;
     let identity = identity.as_ref();
     let mut response = answer.unwrap_or_else(|error| {
@@ -173,7 +165,6 @@ async fn handle(
 async fn answer(
     functions: &Functions,
     request: Request<Incoming>,
-    draining: bool,
 ) -> (
     Option<FunctionIdentity>,
     Result<Response<Body>, RequestError>,
@@ -190,9 +181,6 @@ async fn answer(
         return (None, Err(RequestError::NotFound));
     };
     let identity = Some(function.identity().clone());
-    if draining {
-        return (identity, Err(RequestError::ShuttingDown));
-    }
     let admission = match function.admit() {
         Ok(admission) => admission,
         Err(error) => return (identity, Err(error)),
