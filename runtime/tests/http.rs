@@ -329,6 +329,8 @@ async fn what_is_no_request_is_refused_and_the_connection_closed() {
         (400, request("transfer-encoding: gzip\r\n")),
         (400, request("transfer-encoding: chunked, gzip\r\n")),
         (400, request("transfer-encoding: xchunked\r\n")),
+        (400, request("host: other\r\n")),
+        (400, "GET /fn/default/hello/ HTTP/1.1\r\n\r\n".into()),
         (
             400,
             "GET /fn/default/hello/ HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".into(),

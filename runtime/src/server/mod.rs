@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderName};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -170,6 +170,9 @@ async fn answer(
     Result<Response<Body>, RequestError>,
 ) {
     let (parts, body) = request.into_parts();
+    if !has_one_host(&parts) {
+        return (None, Err(RequestError::BadRequest));
+    }
     // HTTP/2 has the host in the URI, HTTP/1 in a header.
     let host = parts
         .uri
@@ -200,6 +203,14 @@ async fn answer(
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
     (identity, admission.handle(head, body, declared_bytes).await)
+}
+
+/// Whether everybody must take the request as meant for the same host (RFC 9112, 3.2): a proxy before us might look at
+/// another of several.
+fn has_one_host(parts: &http::request::Parts) -> bool {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let is_named = hosts.next().is_some() || parts.version != Version::HTTP_11;
+    is_named && hosts.next().is_none()
 }
 
 /// What the function sees as `request.url`.
