@@ -1,6 +1,6 @@
 # Each target is one script or one cargo command: read those for how it is done.
 .DEFAULT_GOAL := help
-.PHONY: help dev test e2e bench images crds fmt lint clean
+.PHONY: help dev test e2e bench soak images crds fmt lint clean
 CLUSTER ?= local
 PORT ?= 8787
 ARGS ?=
@@ -24,6 +24,11 @@ bench: ## measures Isolet beside workerd, Deno, Node and hyper; writes docs/benc
 	@tests/toolchain
 	cargo build --locked --release -p isolet-runtime --bin isolet -p isolet-bench --bin isolet-bench
 	target/release/isolet-bench run $(ARGS)
+
+soak: ## has hundreds of tenants answer under mixed load for ten minutes and checks every answer (ARGS=--quick: one minute)
+	@tests/toolchain
+	cargo build --locked --release -p isolet-runtime --bin isolet -p isolet-bench --bin isolet-bench
+	target/release/isolet-bench soak $(ARGS)
 
 images: ## makes target/images/operator.tar and runtime.tar (TAG=dev, BASE=image)
 	@images/build

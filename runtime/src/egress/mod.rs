@@ -19,6 +19,20 @@ pub mod table;
 
 use policy::Refusal;
 
+/// Bytes of one body that may wait between worker and agent without being read.
+///
+/// The HTTP/2 library ends a connection, and with it the requests of all Functions, once the tiny frames that nobody has
+/// read come to half its window, each counted as 171 bytes. All bodies that one Function may have under way
+/// ([`table::MAX_AT_ONCE`]), in pieces of a byte, stay below that.
+pub const STREAM_WINDOW_BYTES: u32 = 16 << 10;
+/// The same for all bodies together: HTTP/2's most. A smaller one lets a Function that does not read keep back the bodies
+/// of all others.
+pub const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+const _: () = assert!(
+    table::MAX_AT_ONCE as u64 * STREAM_WINDOW_BYTES as u64 * 171
+        < CONNECTION_WINDOW_BYTES as u64 / 2
+);
+
 /// Why an outbound request failed. The text is what JavaScript sees.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {

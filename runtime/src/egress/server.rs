@@ -13,10 +13,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
-use super::EgressError;
 use super::client::{Client, Fetched, RedirectMode, strip};
 use super::connect::Connector;
 use super::table::{EgressTable, MAX_AT_ONCE};
+use super::{CONNECTION_WINDOW_BYTES, EgressError, STREAM_WINDOW_BYTES};
 use crate::agent::metrics::Metrics;
 use crate::control::{EGRESS_ERROR_HEADER, FINAL_URL_HEADER, FUNCTION_HEADER, REDIRECT_HEADER};
 
@@ -61,8 +61,8 @@ impl EgressServer {
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_AT_ONCE_IN_ALL as u32)
             .max_header_list_size(MAX_READABLE_HEAD_BYTES)
-            .initial_stream_window_size(1 << 18)
-            .initial_connection_window_size(16 << 20)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .serve_connection(TokioIo::new(socket), service)
             .await;
         if let Err(error) = served {

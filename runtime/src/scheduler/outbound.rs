@@ -8,6 +8,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::UnixStream;
 
 use crate::control::{EGRESS_ERROR_HEADER, FINAL_URL_HEADER, FUNCTION_HEADER, REDIRECT_HEADER};
+use crate::egress::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use crate::server::body::Body;
 use crate::web::host::{HostError, OutboundRequest, Redirect};
 
@@ -32,8 +33,8 @@ impl Egress {
     /// Speaks HTTP/2 over the socket; the connection lives as long as a clone of the answer or a request.
     pub async fn connect(socket: UnixStream) -> Result<Self, hyper::Error> {
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(256 << 10)
-            .initial_connection_window_size(4 << 20)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .handshake(TokioIo::new(socket))
             .await?;
         tokio::spawn(async move {

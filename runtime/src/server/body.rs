@@ -1,7 +1,7 @@
 //! Response bodies: none, whole, or written by JavaScript while the client reads.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
@@ -21,7 +21,11 @@ enum Kind {
         /// Given back when the body is dropped.
         _charge: Option<Charge>,
     },
-    Pipe(PipeReader),
+    Pipe {
+        reader: PipeReader,
+        /// What came before the body broke off had a chance to be sent.
+        is_flushed: bool,
+    },
 }
 
 impl Body {
@@ -48,7 +52,10 @@ impl Body {
 
     /// A body that arrives through a pipe.
     pub fn pipe(reader: PipeReader) -> Self {
-        Self(Kind::Pipe(reader))
+        Self(Kind::Pipe {
+            reader,
+            is_flushed: false,
+        })
     }
 
     /// Whether its length is known, and which it is.
@@ -56,7 +63,7 @@ impl Body {
         match &self.0 {
             Kind::Empty => Some(0),
             Kind::Full { bytes, .. } => Some(bytes.len() as u64),
-            Kind::Pipe(reader) => reader.known_length(),
+            Kind::Pipe { reader, .. } => reader.known_length(),
         }
     }
 }
@@ -75,9 +82,16 @@ impl hyper::body::Body for Body {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Kind::Pipe(reader) => reader
-                .poll_piece(context)
-                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            Kind::Pipe { reader, is_flushed } => {
+                let piece = ready!(reader.poll_piece(context));
+                // When a body fails hyper drops what it has not sent yet, the head too. It sends while a body has nothing.
+                if matches!(piece, Some(Err(_))) && !*is_flushed {
+                    *is_flushed = true;
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+            }
         }
     }
 
@@ -85,7 +99,7 @@ impl hyper::body::Body for Body {
         match &self.0 {
             Kind::Empty => true,
             Kind::Full { bytes, .. } => bytes.is_empty(),
-            Kind::Pipe(reader) => reader.known_length() == Some(0),
+            Kind::Pipe { reader, .. } => reader.known_length() == Some(0),
         }
     }
 

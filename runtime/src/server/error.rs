@@ -1,6 +1,6 @@
 //! Why a request got no answer from its function: one enum for the response, the log line and the metric.
 
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use super::body::Body;
@@ -8,6 +8,9 @@ use super::body::Body;
 /// Why a request got no answer from its function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum RequestError {
+    /// It has no Host header, or several.
+    #[error("the request must have exactly one Host header")]
+    BadRequest,
     /// No Function has this host and path.
     #[error("no function serves this host and path")]
     NotFound,
@@ -43,15 +46,13 @@ pub enum RequestError {
     /// There is no room for another instance.
     #[error("this runtime pod has no room for another instance at the moment")]
     Overloaded,
-    /// The worker is ending.
-    #[error("the server is shutting down")]
-    ShuttingDown,
 }
 
 impl RequestError {
     /// Name in answers, logs and metrics.
     pub fn reason(self) -> &'static str {
         match self {
+            Self::BadRequest => "BadRequest",
             Self::NotFound => "NotFound",
             Self::Suspended => "Suspended",
             Self::CpuLimitExceeded => "CPULimitExceeded",
@@ -63,13 +64,13 @@ impl RequestError {
             Self::HandlerError => "HandlerError",
             Self::StartFailed => "StartFailed",
             Self::Overloaded => "Overloaded",
-            Self::ShuttingDown => "ShuttingDown",
         }
     }
 
     /// HTTP status.
     pub fn status(self) -> StatusCode {
         match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HandlerError => StatusCode::INTERNAL_SERVER_ERROR,
@@ -80,8 +81,7 @@ impl RequestError {
             | Self::ConcurrencyLimitExceeded
             | Self::TooBusy
             | Self::StartFailed
-            | Self::Overloaded
-            | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -94,9 +94,12 @@ impl RequestError {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self == Self::BadRequest {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if matches!(
             self,
-            Self::ConcurrencyLimitExceeded | Self::TooBusy | Self::Overloaded | Self::ShuttingDown
+            Self::ConcurrencyLimitExceeded | Self::TooBusy | Self::Overloaded
         ) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -1,17 +1,18 @@
 //! HTTP/1.1 and h2c for tenants: from a connection to a Function and back.
 //!
-//! A server takes a listener and a shutdown future: it then stops accepting, lets requests under way finish, and returns.
+//! A server takes a listener and a shutdown future: it then stops accepting, serves what has begun to arrive on the
+//! connections that there are, and returns.
 
 pub mod body;
 pub mod error;
+mod socket;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,13 +23,12 @@ use tokio::sync::Semaphore;
 
 use self::body::Body;
 use self::error::RequestError;
+use self::socket::Socket;
 use crate::scheduler::{Answered, Function, Functions};
 use crate::web::RequestHead;
 
 /// Target of the log line of each request.
 pub(crate) const LOG: &str = "isolet_runtime::server";
-/// Time that a client may take to send the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Size of a request's head.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Requests at once in one HTTP/2 connection.
@@ -36,19 +36,29 @@ const MAX_STREAMS: u32 = 256;
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves so many connections at once (more wait in the listener's backlog) until `shutdown` resolves, then at most `drain` longer.
+/// What clients may take.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    /// Connections at once; more wait in the listener's backlog.
+    pub connections: usize,
+    /// Time to send the head of a request, from the connection's begin or the answer before.
+    pub head_timeout: Duration,
+    /// Time without taking anything of an answer that waits.
+    pub stall_timeout: Duration,
+}
+
+/// Serves until `shutdown` resolves, then at most `drain` longer.
 pub async fn serve(
     listener: TcpListener,
     functions: Arc<Functions>,
-    most_connections: usize,
+    limits: ClientLimits,
     shutdown: impl Future<Output = ()>,
     drain: Duration,
 ) {
-    let draining = Arc::new(AtomicBool::new(false));
     let graceful = GracefulShutdown::new();
-    let builder = builder();
+    let builder = builder(limits.head_timeout);
     let mut shutdown = std::pin::pin!(shutdown);
-    let places = Arc::new(Semaphore::new(most_connections));
+    let places = Arc::new(Semaphore::new(limits.connections));
     loop {
         let accept = async {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -68,14 +78,13 @@ pub async fn serve(
         // A socket that refuses the option only sends small packets later.
         let _ = stream.set_nodelay(true);
         let functions = Arc::clone(&functions);
-        let is_draining = Arc::clone(&draining);
         let service = service_fn(move |request| {
             let functions = Arc::clone(&functions);
-            let draining = is_draining.load(Ordering::Relaxed);
-            async move { Ok::<_, Infallible>(handle(&functions, request, draining).await) }
+            async move { Ok::<_, Infallible>(handle(&functions, request).await) }
         });
+        let socket = Socket::new(stream, limits.head_timeout, limits.stall_timeout);
         let connection = builder
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(socket), service)
             .into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
@@ -86,7 +95,6 @@ pub async fn serve(
         });
     }
     drop(listener);
-    draining.store(true, Ordering::Relaxed);
     if tokio::time::timeout(drain, graceful.shutdown())
         .await
         .is_err()
@@ -95,12 +103,12 @@ pub async fn serve(
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+fn builder(head_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head_timeout)
         .max_buf_size(MAX_HEAD_BYTES)
         .keep_alive(true);
     builder
@@ -113,17 +121,13 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn handle(
-    functions: &Functions,
-    request: Request<Incoming>,
-    draining: bool,
-) -> Response<Body> {
+async fn handle(functions: &Functions, request: Request<Incoming>) -> Response<Body> {
     let arrived = Instant::now();
     let is_head = request.method() == Method::HEAD;
     // The query may hold secrets: it is not logged.
     let line = tracing::enabled!(target: LOG, tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let (function, answer) = answer(functions, request, draining).await;
+    let (function, answer) = answer(functions, request).await;
     let metrics = &functions.services().metrics;
     let counters = function.as_deref().map(Function::metrics);
     let Answered { mut response, cpu } = answer.unwrap_or_else(|error| {
@@ -167,9 +171,11 @@ fn server_timing(cpu: Duration) -> String {
 async fn answer(
     functions: &Functions,
     request: Request<Incoming>,
-    draining: bool,
 ) -> (Option<Arc<Function>>, Result<Answered, RequestError>) {
     let (parts, body) = request.into_parts();
+    if !has_one_host(&parts) {
+        return (None, Err(RequestError::BadRequest));
+    }
     // HTTP/2 has the host in the URI, HTTP/1 in a header.
     let host = match parts.uri.authority() {
         Some(authority) => authority.as_str(),
@@ -182,9 +188,6 @@ async fn answer(
     let Some((function, path)) = functions.route(host, parts.uri.path()) else {
         return (None, Err(RequestError::NotFound));
     };
-    if draining {
-        return (Some(function), Err(RequestError::ShuttingDown));
-    }
     let admission = match function.admit() {
         Ok(admission) => admission,
         Err(error) => return (Some(function), Err(error)),
@@ -200,6 +203,14 @@ async fn answer(
     };
     let answer = admission.handle(head, body, declared_bytes).await;
     (Some(function), answer)
+}
+
+/// Whether everybody must take the request as meant for the same host (RFC 9112, 3.2): a proxy before us might look at
+/// another of several.
+fn has_one_host(parts: &http::request::Parts) -> bool {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let is_named = hosts.next().is_some() || parts.version != Version::HTTP_11;
+    is_named && hosts.next().is_none()
 }
 
 /// What the function sees as `request.url`.

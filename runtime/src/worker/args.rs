@@ -40,6 +40,12 @@ pub struct WorkerArgs {
     /// Connections from clients at once; more wait to be accepted. Fewer, if the limit of open files is lower.
     #[arg(long, default_value_t = 20_000)]
     pub max_connections: usize,
+    /// Seconds that a client may take to send the head of a request.
+    #[arg(long, default_value_t = 15)]
+    pub head_timeout_seconds: u64,
+    /// Seconds after which a client that takes nothing of its answer is let go.
+    #[arg(long, default_value_t = 60)]
+    pub stall_timeout_seconds: u64,
     /// Isolates that live at once; 0: as many as the kernel's limit of memory mappings allows.
     #[arg(long, default_value_t = 0)]
     pub max_instances: usize,

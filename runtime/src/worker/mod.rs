@@ -30,6 +30,7 @@ use crate::isolate::snapshot::{Snapshot, SnapshotError};
 use crate::isolate::{Breadcrumb, Pool, ffi, ffi_schedule, platform};
 use crate::limits::cpu;
 use crate::scheduler::{Egress, Functions, Services, max_instances};
+use crate::server::ClientLimits;
 
 /// Descriptors of the worker itself.
 const OWN_FILES: usize = 64;
@@ -90,7 +91,11 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
     } else {
         args.threads
     };
-    let most_connections = most_connections(args.max_connections);
+    let client_limits = ClientLimits {
+        connections: most_connections(args.max_connections),
+        head_timeout: Duration::from_secs(args.head_timeout_seconds),
+        stall_timeout: Duration::from_secs(args.stall_timeout_seconds),
+    };
     ffi_schedule::set_slice(ffi_schedule::SERVING);
     let landlock = jail::restrict_files_and_network()?;
     platform::initialize(cores.min(4) as u32);
@@ -174,7 +179,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             () = &mut shutdown => false,
         };
         if serves {
-            crate::server::serve(listener, functions, most_connections, shutdown, drain).await;
+            crate::server::serve(listener, functions, client_limits, shutdown, drain).await;
         }
         control.abort();
         Ok(if stuck.is_cancelled() {

@@ -80,6 +80,30 @@ impl Machine {
     }
 }
 
+/// Machine, date and commit, for a report without contestants.
+pub(crate) fn lines() -> Vec<(String, String)> {
+    let machine = Machine::this(
+        &[],
+        std::thread::available_parallelism().map_or(0, usize::from),
+    );
+    vec![
+        ("date".into(), machine.date),
+        ("commit".into(), machine.commit),
+        (
+            "machine".into(),
+            format!(
+                "{}, {} cores, {} GB; {}, {}; load {} before",
+                machine.cpu,
+                machine.cores,
+                machine.memory_gb,
+                machine.system,
+                machine.kernel,
+                machine.load_before
+            ),
+        ),
+    ]
+}
+
 /// What a program prints, without surrounding blanks; nothing where it cannot run.
 fn output(program: &str, arguments: &[&str]) -> String {
     Command::new(program)

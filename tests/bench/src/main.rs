@@ -7,6 +7,8 @@
 //! ```
 //!
 //! Results decide nothing: the exit status is 0 unless something could not run.
+//!
+//! `make soak` is here too (`soak/`), as it starts and watches the same processes; its results do decide.
 
 mod contestants;
 mod http;
@@ -17,6 +19,7 @@ mod report;
 mod row;
 mod rows;
 mod samples;
+mod soak;
 mod stats;
 mod wrk;
 
@@ -34,6 +37,8 @@ use crate::plan::{Plan, RunArgs};
 enum Cli {
     /// Measures and writes benchmarks.md and benchmarks.json
     Run(RunArgs),
+    /// Has hundreds of tenants answer under mixed load for minutes, and checks every answer
+    Soak(soak::SoakArgs),
     /// A contestant: a bare hyper server
     Hyper {
         /// Where to listen, on loopback
@@ -46,6 +51,7 @@ enum Cli {
 fn main() -> ExitCode {
     let outcome = match Cli::parse() {
         Cli::Run(args) => run(args),
+        Cli::Soak(args) => soak::run(&args),
         Cli::Hyper { port, workload } => contestants::hyper::run(port, &workload).map(|()| true),
     };
     match outcome {

@@ -41,22 +41,26 @@ pub(crate) fn free_port() -> anyhow::Result<u16> {
 }
 
 impl Server {
-    /// Starts `command` bound to one core, its output in `log`.
+    /// Starts `command`, bound to one core if one is given, its output in `log`.
     pub(crate) fn start(
-        core: usize,
+        core: Option<usize>,
         command: &[String],
         port: u16,
         log: &Path,
     ) -> anyhow::Result<Self> {
         let output = File::create(log)?;
-        let child = Command::new("taskset")
-            .args(["-c", &core.to_string()])
-            .args(command)
+        let binding = core.map(|core| ["taskset".into(), "-c".into(), core.to_string()]);
+        let words: Vec<&String> = binding.iter().flatten().chain(command).collect();
+        let (program, arguments) = words.split_first().context("no command")?;
+        let child = Command::new(program)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .context("failed to run taskset; on Debian: apt-get install -y util-linux")?;
+            .with_context(|| {
+                format!("failed to run {program}; taskset is in Debian's util-linux")
+            })?;
         Ok(Self {
             child,
             log: log.to_owned(),
@@ -152,7 +156,13 @@ impl Server {
         }
     }
 
-    fn pid(&self) -> u32 {
+    /// The process that was started.
+    pub(crate) fn parent_pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The process that is measured.
+    pub(crate) fn pid(&self) -> u32 {
         self.worker.unwrap_or_else(|| self.child.id())
     }
 
@@ -173,18 +183,23 @@ impl Server {
 
     /// CPU time used so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        // The name in parentheses may hold blanks.
-        let fields: Vec<&str> = stat
-            .rsplit_once(')')
-            .map(|(_, rest)| rest.split_whitespace().collect())
-            .unwrap_or_default();
-        let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok());
-        let (user, system) = ticks(11)
-            .zip(ticks(12))
-            .context("/proc/PID/stat is short")?;
-        Ok((user + system) / TICKS_PER_SECOND)
+        cpu_seconds(self.pid())
     }
+}
+
+/// CPU time that a process has used so far, in seconds.
+pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may hold blanks.
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map(|(_, rest)| rest.split_whitespace().collect())
+        .unwrap_or_default();
+    let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok());
+    let (user, system) = ticks(11)
+        .zip(ticks(12))
+        .context("/proc/PID/stat is short")?;
+    Ok((user + system) / TICKS_PER_SECOND)
 }
 
 impl Drop for Server {
@@ -201,7 +216,8 @@ impl Drop for Server {
     }
 }
 
-fn is_running(pid: u32) -> bool {
+/// Whether a process has not ended.
+pub(crate) fn is_running(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         !stat
             .rsplit_once(") ")
@@ -209,7 +225,8 @@ fn is_running(pid: u32) -> bool {
     })
 }
 
-fn children(parent: u32) -> anyhow::Result<Vec<u32>> {
+/// The processes that a process has started and not yet reaped.
+pub(crate) fn children(parent: u32) -> anyhow::Result<Vec<u32>> {
     let mut children = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?

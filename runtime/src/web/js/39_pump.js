@@ -34,6 +34,7 @@ async function pump(writer, entry, next, cancel, done) {
   let stopWaiting;
   entry.cancel = (reason) => {
     open = false;
+    op_close(writer, errorText(reason));
     if (stopWaiting !== undefined) stopWaiting();
     cancel(reason);
   };

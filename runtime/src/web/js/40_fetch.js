@@ -6,7 +6,7 @@ const {
   abortReason, arrivingResponse, body: bodies, exposed, headersRaw, isAborted, offAbort, onAbort, pumpArriving, pumpStream,
   requestState, streams,
 } = internals;
-const { op_abort_fetch, op_close, op_fetch } = ops;
+const { op_abort_fetch, op_fetch } = ops;
 
 const { Request } = exposed;
 const REDIRECT = { __proto__: null, follow: 0, error: 1, manual: 2 };
@@ -65,10 +65,7 @@ function begin(request, resolve, reject) {
       op_abort_fetch(completion);
       reject(reason);
     }
-    if (upload.cancel !== undefined) {
-      upload.cancel(reason);
-      op_close(writer, "aborted");
-    }
+    if (upload.cancel !== undefined) upload.cancel(reason);
     if (arriving !== null) bodies.failArriving(arriving, reason);
   };
   if (signal !== undefined) onAbort(signal, abort);

@@ -31,7 +31,7 @@ pub(crate) fn serve(plan: &Plan, workload: Workload) -> anyhow::Result<Serving> 
     ];
     Ok(Serving {
         server: Server::start(
-            plan.server_core,
+            Some(plan.server_core),
             &command,
             port,
             &plan.work.join("deno.log"),

@@ -123,7 +123,7 @@ pub(crate) fn start(plan: &Plan, patience: Duration) -> anyhow::Result<Server> {
         port.to_string(),
     ];
     let mut server = Server::start(
-        plan.server_core,
+        Some(plan.server_core),
         &command,
         port,
         &plan.work.join("isolet.log"),

@@ -83,7 +83,7 @@ fn start(plan: &Plan, services: &[String]) -> anyhow::Result<Server> {
     fs::write(&file, text)?;
     let command = [workerd(plan)?, "serve".into(), file.display().to_string()];
     Server::start(
-        plan.server_core,
+        Some(plan.server_core),
         &command,
         port,
         &plan.work.join("workerd.log"),

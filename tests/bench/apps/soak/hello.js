@@ -1,0 +1,3 @@
+import { serve } from './proof.js';
+
+export default serve(({ line, respond }) => respond(line));
