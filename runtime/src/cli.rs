@@ -1,4 +1,4 @@
-//! The command line: `isolet dev | agent | worker | snapshot`.
+//! The command line: `isolet dev | agent | worker | snapshot | compile`.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -27,7 +27,18 @@ enum Command {
     Worker(WorkerArgs),
     /// Started by the agent: writes the startup snapshot to standard output
     #[command(hide = true)]
-    Snapshot,
+    Snapshot {
+        /// Makes it the same each time
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Started by the agent: compiles the bundle on standard input, writes the code to standard output
+    #[command(hide = true)]
+    Compile {
+        /// Inherited file with the startup snapshot
+        #[arg(long)]
+        snapshot_fd: i32,
+    },
 }
 
 /// Parses the command line and runs the command.
@@ -41,9 +52,10 @@ pub fn run() -> ExitCode {
             logging::json();
             block_on(agent::run(*args))
         }
-        // Both set up V8 before there is any thread, so they make their own runtime.
+        // These set up V8 before there is any thread.
         Command::Worker(args) => worker::run(args),
-        Command::Snapshot => snapshot::write_to_stdout(),
+        Command::Snapshot { seed } => snapshot::write_to_stdout(seed),
+        Command::Compile { snapshot_fd } => worker::compile::run(snapshot_fd),
     }
 }
 

@@ -1,8 +1,9 @@
 //! What agent and worker say to each other, HTTP/2 over two inherited Unix sockets.
 //!
 //! ```text
-//! control   agent -> worker   PUT    /functions/UID   bundle archive, then secret values; header isolet-bundle-bytes
+//! control   agent -> worker   PUT    /functions/UID   bundle archive, secret values, code; headers say how long each is
 //!                             DELETE /functions/UID
+//!                             GET    /starts          which revisions have started for a request; waits until there are any
 //!                             POST   /open            accept tenants' connections from now on, see [`InheritedFds::listener`]
 //!                             GET    /metrics         Prometheus text
 //! egress    worker -> agent   METHOD absolute URL, header isolet-function: UID; the response is streamed back
@@ -13,10 +14,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Request header of a PUT: how many bytes of the body are the bundle; the rest, if any, is the secret values.
+/// Request header of a PUT: how many bytes of the body are the bundle; what follows, if anything, is the secret values.
 pub const BUNDLE_BYTES_HEADER: &str = "isolet-bundle-bytes";
+/// Request header of a PUT: how many bytes at the end of the body are what `isolet compile` made of the bundle.
+pub const CODE_BYTES_HEADER: &str = "isolet-code-bytes";
 /// Request header of a PUT: the revision has loaded in an earlier worker of this agent, so it serves without being tried.
 pub const CHECKED_HEADER: &str = "isolet-checked";
+/// Most code of a revision, in bytes.
+pub const MAX_CODE_BYTES: usize = 2 << 20;
+/// Path of [`Starts`].
+pub const STARTS_PATH: &str = "/starts";
 /// Path that opens a worker that was started with `--closed`.
 pub const OPEN_PATH: &str = "/open";
 /// Request header of an outbound request: the UID of the Function that makes it.
@@ -56,6 +63,36 @@ pub const BREADCRUMB_BYTES: usize = 16 << 10;
 pub struct Loaded {
     /// The revision that serves now.
     pub revision: String,
+}
+
+/// Revisions that have started for a request since the last answer, or taken over from one that had, each once in the life of
+/// a worker. Only those are in it of which the agent may keep compiled code.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Starts(pub Vec<Start>);
+
+/// The first start of a revision for a request.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Start {
+    /// UID of the Function.
+    pub uid: String,
+    /// Its name.
+    pub revision: String,
+    /// The code that came with it.
+    pub code: SentCode,
+}
+
+/// What became of the code that the agent sent with a revision.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum SentCode {
+    /// There was none.
+    #[default]
+    Missing,
+    /// V8 has refused nothing of it so far.
+    Good,
+    /// V8 has refused some of it.
+    Refused,
 }
 
 /// Answer of a PUT that was refused.

@@ -5,7 +5,8 @@ mod harness;
 
 use std::collections::HashSet;
 
-use harness::{Function, Worker, eventually, worker};
+use harness::{Function, Worker, compile, eventually, worker};
+use isolet_runtime::control::{Loaded, SentCode, Start, Starts};
 
 /// The sum of a metric's lines that begin so.
 async fn metric(worker: &Worker, start: &str) -> usize {
@@ -146,4 +147,139 @@ async fn code_compiled_once_is_used_again_and_changes_nothing() {
     let line = worker.log.json("HandlerError").await;
     let stack = line["stack"].as_str().unwrap();
     assert!(stack.contains("part7 (main.js:8:"), "{stack}");
+}
+
+const ACCEPTED: &str = "isolet_code_cache_modules_total{outcome=\"accepted\"}";
+const REFUSED: &str = "isolet_code_cache_modules_total{outcome=\"refused\"}";
+
+/// More than 4 KiB; answers `name`, or with `?twice` runs something that the first request did not.
+fn large(name: &str) -> Function {
+    let parts: String = (0..200)
+        .map(|index| format!("function part{index}(value) {{ return value + {index}; }}\n"))
+        .collect();
+    let source = format!(
+        "{parts}export default {{ fetch(request) {{
+           const twice = request.url.endsWith('?twice');
+           return new Response('{name}' + (twice ? part199(part7(0)) : part3(0)));
+         }} }}"
+    );
+    Function::new(name, &source)
+}
+
+fn compiled(function: &Function) -> Vec<u8> {
+    let output = compile(&function.encode().0);
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{problem}");
+    output.stdout
+}
+
+fn start(function: &Function, code: SentCode, loaded: &Loaded) -> Starts {
+    Starts(vec![Start {
+        uid: function.uid(),
+        revision: loaded.revision.clone(),
+        code,
+    }])
+}
+
+#[tokio::test]
+async fn code_that_the_agent_kept_is_used_at_the_first_start() {
+    let worker = worker().start().await;
+    let function = large("kept").module("fact.js", format!("// {}", "padding ".repeat(1000)));
+    let code = compiled(&function);
+    let loaded = worker.put_again(&function, &code).await.unwrap();
+    assert_eq!(metric(&worker, "isolet_starts_total").await, 0);
+    assert_eq!(worker.get("kept", "/").await.text().await, "kept3");
+    assert_eq!(metric(&worker, ACCEPTED).await, 2);
+    assert_eq!(metric(&worker, REFUSED).await, 0);
+    assert_eq!(worker.get("kept", "/?twice").await.text().await, "kept206");
+    let starts = worker.starts().await;
+    assert_eq!(starts, start(&function, SentCode::Good, &loaded));
+
+    // Each is told once; small ones never.
+    let other = large("other");
+    let tiny = "export default { fetch() { return new Response('tiny') } }";
+    worker.put(&Function::new("tiny", tiny)).await.unwrap();
+    let loaded = worker.put(&other).await.unwrap();
+    for name in ["kept", "tiny", "other", "other"] {
+        assert_eq!(worker.get(name, "/").await.status, 200);
+    }
+    let starts = worker.starts().await;
+    assert_eq!(starts, start(&other, SentCode::Missing, &loaded));
+}
+
+#[tokio::test]
+async fn code_that_does_not_fit_is_refused_and_the_function_compiled_as_usual() {
+    let worker = worker().start().await;
+    let code = compiled(&large("f"));
+    // The tag, the lengths, the path; then V8's own header.
+    let header = 4 + 4 + "main.js".len() + 4;
+    let changed = |at: usize| {
+        let mut code = code.clone();
+        code[at] ^= 1;
+        code
+    };
+    let cases = [
+        ("empty", Vec::new()),
+        ("of another V8", changed(0)),
+        ("of another V8, which only V8 notices", changed(header + 4)),
+        ("with other flags", changed(header + 12)),
+        ("of another snapshot", changed(header + 16)),
+        ("of other sources", compiled(&large("longer"))),
+        ("cut off", code[..code.len() / 2].to_vec()),
+        ("cut off in V8's header", code[..header + 10].to_vec()),
+        ("something else", b"not code at all".to_vec()),
+    ];
+    for (index, (what, code)) in cases.iter().enumerate() {
+        let name = format!("f{index}");
+        let refused = metric(&worker, REFUSED).await;
+        let function = large(&name[..1]).rename(&name);
+        let loaded = worker.put_again(&function, code).await.unwrap();
+        assert_eq!(worker.get(&name, "/").await.text().await, "f3", "{what}");
+        let answer = worker.get(&name, "/?twice").await;
+        assert_eq!(answer.text().await, "f206", "{what}");
+        assert_eq!(metric(&worker, REFUSED).await, refused + 1, "{what}");
+        let starts = worker.starts().await;
+        assert_eq!(starts, start(&function, SentCode::Refused, &loaded));
+    }
+    assert_eq!(metric(&worker, ACCEPTED).await, 0);
+}
+
+#[tokio::test]
+async fn where_there_is_much_code_only_what_v8_compiles_by_itself_is_kept() {
+    let list = |count: usize| {
+        let parts = "function (a) { return [a, 1].map((x) => x + a * 2).join(','); },\n";
+        let handler = "export default { fetch() { return new Response(list[1](3)); } }";
+        let source = format!("const list = [{}];\n{handler}", parts.repeat(count));
+        Function::new("list", &source)
+    };
+    let each = |count: usize| compiled(&list(count)).len() / count;
+    let (few, many) = (each(500), each(5000));
+    assert!(many < few / 2, "{few} and {many} bytes a function");
+    let worker = worker().start().await;
+    let function = list(5000);
+    let code = compiled(&function);
+    worker.put_again(&function, &code).await.unwrap();
+    assert_eq!(worker.get("list", "/").await.text().await, "9,7");
+    assert_eq!(metric(&worker, ACCEPTED).await, 1);
+}
+
+#[tokio::test]
+async fn what_is_compiled_to_be_kept_never_runs_and_bad_bundles_are_refused() {
+    let padding = format!("// {}", "padding ".repeat(1000));
+    let endless = Function::new("endless", &format!("{padding}\nfor (;;) globalThis.x = 1;"));
+    assert!(!compiled(&endless).is_empty());
+    let (bundle, _) = large("whole").encode();
+    let (tiny, _) = Function::new("tiny", "export default {}").encode();
+    let (broken, _) = Function::new("broken", &format!("{padding}\n}}")).encode();
+    for (bundle, problem) in [
+        (&tiny[..], "nothing to keep"),
+        (&broken, "nothing to keep"),
+        (&bundle[..bundle.len() / 2], ""),
+        (b"", ""),
+    ] {
+        let output = compile(bundle);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(output.stdout.is_empty() && text.contains(problem), "{text}");
+    }
 }

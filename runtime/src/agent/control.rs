@@ -14,7 +14,10 @@ use isolet_crds::report::Refused;
 use tokio::net::UnixStream;
 
 use crate::bundle::Revision;
-use crate::control::{BUNDLE_BYTES_HEADER, CHECKED_HEADER, LoadError, OPEN_PATH};
+use crate::control::{
+    BUNDLE_BYTES_HEADER, CHECKED_HEADER, CODE_BYTES_HEADER, LoadError, OPEN_PATH, STARTS_PATH,
+    Starts,
+};
 
 /// Loading parses and compiles: no revision needs this long.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,10 +61,19 @@ impl Control {
         Ok(Self { sender })
     }
 
-    /// Makes the worker serve the revision.
-    /// `checked`: it has loaded in an earlier worker.
-    pub async fn put(&self, revision: &Revision, checked: bool) -> Result<(), ControlError> {
-        let pieces = [Some(revision.bundle.clone()), revision.secrets.clone()];
+    /// Makes the worker serve the revision. `checked`: it has loaded in an earlier worker. `code`: what was compiled of it.
+    pub async fn put(
+        &self,
+        revision: &Revision,
+        checked: bool,
+        code: Option<Bytes>,
+    ) -> Result<(), ControlError> {
+        let code_bytes = code.as_ref().map(Bytes::len);
+        let pieces = [
+            Some(revision.bundle.clone()),
+            revision.secrets.clone(),
+            code,
+        ];
         let frames = pieces
             .into_iter()
             .flatten()
@@ -72,6 +84,9 @@ impl Control {
             .header(BUNDLE_BYTES_HEADER, revision.bundle.len());
         if checked {
             request = request.header(CHECKED_HEADER, "true");
+        }
+        if let Some(bytes) = code_bytes {
+            request = request.header(CODE_BYTES_HEADER, bytes);
         }
         let request = request.body(BodyExt::boxed(StreamBody::new(stream::iter(frames))));
         let refused = |message: String| {
@@ -120,6 +135,15 @@ impl Control {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ControlError::Lost("no answer to a DELETE".into())),
         }
+    }
+
+    /// Revisions that have started for a request since the last answer. Waits until there are any, or the worker is gone.
+    pub async fn starts(&self) -> Result<Starts, ControlError> {
+        let request = Request::builder()
+            .uri(format!("http://worker{STARTS_PATH}"))
+            .body(empty());
+        let (_, body) = self.send(request, MAX_ANSWER_BYTES).await?;
+        serde_json::from_slice(&body).map_err(|error| ControlError::Lost(error.to_string()))
     }
 
     /// Lets the worker accept tenants' connections.

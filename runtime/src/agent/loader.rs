@@ -3,7 +3,7 @@
 //! ```text
 //! source ─ SourceEvent ─┐                      ┌─> Control: PUT, DELETE (a few at once)
 //! worker ─ WorkerEvent ─┴─> Plan ─ Action ─────┤
-//!                            ^                 └─> ReportLog, CacheWriter, EgressTable, readiness
+//!                            ^                 └─> ReportLog, CacheWriter, CodeKeeper, EgressTable, readiness
 //!                            └──── outcome
 //! ```
 
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::code::CodeKeeper;
 use super::control::{Control, ControlError};
 use super::metrics::Metrics;
 use super::plan::{Action, Plan, Wanted};
@@ -51,6 +52,8 @@ pub struct Outputs {
     pub egress: Arc<EgressTable>,
     /// The disk cache, in a cluster.
     pub cache: Option<CacheWriter>,
+    /// Compiled code beside it.
+    pub code: Option<Arc<CodeKeeper>>,
     /// Counters.
     pub metrics: Metrics,
     /// True while all that the source told is served.
@@ -137,8 +140,9 @@ impl Loader {
                     .set(&revision.identity, before.into_iter().chain([revision]));
             }
             let generation = self.generation;
+            let code = self.outputs.code.clone();
             self.orders.spawn(async move {
-                let result = carry_out(&control, &action).await;
+                let result = carry_out(&control, &action, code).await;
                 if matches!(result, Err(ControlError::Lost(_))) {
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
@@ -258,6 +262,9 @@ impl Loader {
         if let Some(cache) = self.outputs.cache.as_ref().filter(|_| !wanted.suspended) {
             cache.store(revision.clone());
         }
+        if let Some(code) = self.outputs.code.as_ref().filter(|_| !wanted.suspended) {
+            code.serves(revision);
+        }
     }
 
     fn refused(&mut self, wanted: &Wanted, refused: Refused) {
@@ -291,20 +298,33 @@ impl Loader {
                 if let Some(cache) = &self.outputs.cache {
                     cache.remove(uid);
                 }
+                if let Some(code) = &self.outputs.code {
+                    code.forget(uid);
+                }
             }
         }
     }
 }
 
-async fn carry_out(control: &Control, action: &Action) -> Result<(), ControlError> {
+async fn carry_out(
+    control: &Control,
+    action: &Action,
+    code: Option<Arc<CodeKeeper>>,
+) -> Result<(), ControlError> {
     match action {
         Action::Put(Wanted {
             revision,
             suspended: false,
             checked,
-        }) => control.put(revision, *checked).await,
+        }) => {
+            let code = match code {
+                Some(keeper) => keeper.code(revision).await,
+                None => None,
+            };
+            control.put(revision, *checked, code).await
+        }
         Action::Put(Wanted { revision, .. }) => match revision.suspended() {
-            Ok(stand_in) => control.put(&stand_in, false).await,
+            Ok(stand_in) => control.put(&stand_in, false, None).await,
             Err(error) => Err(ControlError::Refused(Refused {
                 revision: revision.name().to_owned(),
                 message: error.to_string(),

@@ -28,6 +28,14 @@ pub struct Metrics {
     pub egress_refused: Counter,
     /// Outbound requests that failed on the network.
     pub egress_failed: Counter,
+    /// Revisions compiled for later workers.
+    pub code_made: Counter,
+    /// Revisions that could not be.
+    pub code_failed: Counter,
+    /// Files with compiled code that were damaged, made for another build, or refused by V8.
+    pub code_dropped: Counter,
+    /// Size of those files together.
+    pub code_bytes: Gauge,
     registry: Arc<Registry>,
 }
 
@@ -58,8 +66,23 @@ impl Default for Metrics {
                 "egress_failed",
                 "Outbound requests that failed on the network",
             ),
+            code_made: counter("code_caches_made", "Revisions compiled for later workers"),
+            code_failed: counter(
+                "code_caches_failed",
+                "Revisions that could not be compiled for later workers",
+            ),
+            code_dropped: counter(
+                "code_caches_dropped",
+                "Compiled code that was damaged, made for another build, or refused by V8",
+            ),
+            code_bytes: Gauge::default(),
             registry: Arc::default(),
         };
+        registry.register(
+            "code_cache_bytes",
+            "Compiled code kept for later workers",
+            metrics.code_bytes.clone(),
+        );
         registry.register(
             "functions",
             "Functions that are served",

@@ -13,6 +13,8 @@
 pub mod api;
 pub mod auth;
 pub mod breadcrumb;
+mod children;
+pub mod code;
 pub mod config;
 pub mod control;
 pub mod loader;
@@ -23,6 +25,7 @@ pub mod plan;
 pub mod report;
 pub mod server;
 pub mod shutdown;
+pub mod snapshot;
 pub mod worker;
 
 use std::sync::Arc;

@@ -10,13 +10,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::code::CodeKeeper;
 use super::control::Control;
 use super::loader::{self, Outputs};
 use super::metrics::Metrics;
 use super::report::ReportLog;
-use super::worker::{Supervisor, WorkerError, WorkerSettings, this_program};
+use super::snapshot::{SnapshotError, StartupSnapshot};
+use super::worker::{Supervisor, WorkerSettings, this_program};
 use crate::bundle::SourceEvent;
 use crate::bundle::cache::{Cache, CacheWriter};
+use crate::bundle::code::CodeFiles;
 use crate::egress::connect::Connector;
 use crate::egress::policy::PlatformPolicy;
 use crate::egress::server::EgressServer;
@@ -46,9 +49,9 @@ pub struct NodeSettings {
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// There is no worker.
+    /// There is nothing to start workers from.
     #[error(transparent)]
-    Worker(#[from] WorkerError),
+    Snapshot(#[from] SnapshotError),
     /// TLS cannot be set up.
     #[error("failed to set up TLS for outbound requests: {0}")]
     Tls(#[from] rustls::Error),
@@ -110,8 +113,15 @@ impl Node {
             dev: settings.dev,
             drain: settings.drain,
         };
+        let seed = settings.cache.as_ref().and_then(seed);
+        let snapshot = StartupSnapshot::make(&worker_settings.program, seed).await?;
+        let snapshot = Arc::new(snapshot);
+        let code = settings
+            .cache
+            .as_ref()
+            .and_then(|cache| code_keeper(cache, &snapshot, &metrics));
         let supervisor =
-            Supervisor::prepare(worker_settings, egress, events, metrics.clone()).await?;
+            Supervisor::new(worker_settings, snapshot, egress, events, metrics.clone());
         let cache = settings.cache.map(CacheWriter::start);
         let (ready, is_ready) = watch::channel(false);
         let (worker, current_worker) = watch::channel(None);
@@ -119,11 +129,16 @@ impl Node {
             report: report.clone(),
             egress: table,
             cache: cache.clone(),
+            code: code.clone(),
             metrics: metrics.clone(),
             ready,
             worker,
         };
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+        if let Some(code) = code {
+            let run = code.run(current_worker.clone());
+            tokio::spawn(stop.clone().run_until_cancelled_owned(run));
+        }
         Ok(Self {
             report,
             metrics,
@@ -161,4 +176,30 @@ impl Node {
             cache.flush();
         }
     }
+}
+
+/// Without one the agent's next process makes another snapshot, which compiled code does not fit.
+fn seed(cache: &Cache) -> Option<u64> {
+    cache
+        .seed()
+        .inspect_err(|error| {
+            tracing::warn!(%error, "failed to keep the seed of the startup snapshot: compiled code will not outlast this process");
+        })
+        .ok()
+}
+
+fn code_keeper(
+    cache: &Cache,
+    snapshot: &Arc<StartupSnapshot>,
+    metrics: &Metrics,
+) -> Option<Arc<CodeKeeper>> {
+    let opened = CodeFiles::open(cache, snapshot.digest());
+    let (files, dropped) = opened
+        .inspect_err(|error| {
+            tracing::warn!(%error, "failed to read what is kept of compiled code: each worker compiles afresh");
+        })
+        .ok()?;
+    metrics.code_dropped.inc_by(dropped);
+    let keeper = CodeKeeper::new(files, this_program(), snapshot.clone(), metrics.clone());
+    Some(Arc::new(keeper))
 }

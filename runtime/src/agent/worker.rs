@@ -10,17 +10,15 @@
 //! environment but the log filter, no standard input.
 
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -28,14 +26,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::breadcrumb;
+use super::children::{Lender, memory_file};
 use super::control::Control;
 use super::loader::WorkerEvent;
 use super::metrics::Metrics;
+use super::snapshot::StartupSnapshot;
 use crate::control::{BREADCRUMB_BYTES, InheritedFds};
 use crate::egress::server::EgressServer;
 
-const MAX_SNAPSHOT_BYTES: u64 = 256 << 20;
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A worker that lived this long did not crash at once.
 const STABLE: Duration = Duration::from_secs(10);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -63,9 +61,6 @@ pub enum WorkerError {
     /// The operating system refused.
     #[error("failed to {0}: {1}")]
     Os(&'static str, #[source] io::Error),
-    /// `isolet snapshot` failed.
-    #[error("failed to make the startup snapshot: {0}")]
-    Snapshot(String),
     /// The worker does not speak HTTP/2.
     #[error("failed to speak to the worker: {0}")]
     Handshake(#[from] hyper::Error),
@@ -83,7 +78,7 @@ pub fn this_program() -> PathBuf {
 /// Keeps a worker running.
 pub struct Supervisor {
     settings: WorkerSettings,
-    snapshot: File,
+    snapshot: Arc<StartupSnapshot>,
     egress: Arc<EgressServer>,
     events: mpsc::Sender<WorkerEvent>,
     metrics: Metrics,
@@ -96,25 +91,25 @@ struct Running {
 }
 
 impl Supervisor {
-    /// Makes the startup snapshot.
-    pub async fn prepare(
+    /// Starts nothing yet.
+    pub fn new(
         settings: WorkerSettings,
+        snapshot: Arc<StartupSnapshot>,
         egress: Arc<EgressServer>,
         events: mpsc::Sender<WorkerEvent>,
         metrics: Metrics,
-    ) -> Result<Self, WorkerError> {
-        let snapshot = snapshot(&settings.program).await?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             settings,
             snapshot,
             egress,
             events,
             metrics,
-        })
+        }
     }
 
     /// Runs workers, one after the other, until `stop`; then drains the last one. `abort` cuts the draining short.
-    pub async fn run(mut self, stop: CancellationToken, abort: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken, abort: CancellationToken) {
         let mut quick_crashes = 0u32;
         loop {
             let started = Instant::now();
@@ -172,7 +167,7 @@ impl Supervisor {
         let _ = self.events.send(lost).await;
     }
 
-    async fn start(&mut self) -> Result<Running, WorkerError> {
+    async fn start(&self) -> Result<Running, WorkerError> {
         let os = |what| move |error| WorkerError::Os(what, error);
         let (control, control_theirs) =
             StdUnixStream::pair().map_err(os("make the control socket"))?;
@@ -182,29 +177,8 @@ impl Supervisor {
         breadcrumb
             .set_len(BREADCRUMB_BYTES as u64)
             .map_err(os("make the breadcrumb"))?;
-        let lend = |fd: &dyn AsFd| inheritable(fd).map_err(os("hand a descriptor to the worker"));
-        let lent = [
-            lend(&self.settings.listener)?,
-            lend(&control_theirs)?,
-            lend(&egress_theirs)?,
-            lend(&self.snapshot)?,
-            lend(&breadcrumb)?,
-        ];
-        // Workers read it from its start, and share its position.
-        self.snapshot.rewind().map_err(os("rewind the snapshot"))?;
-        let [listener, control_fd, egress_fd, snapshot, crumb] =
-            lent.each_ref().map(AsRawFd::as_raw_fd);
-        let child = self
-            .command(InheritedFds {
-                listener,
-                control: control_fd,
-                egress: egress_fd,
-                snapshot,
-                breadcrumb: crumb,
-            })
-            .spawn()
-            .map_err(os("start the worker"))?;
-        drop((lent, control_theirs, egress_theirs));
+        let child = self.spawn(&control_theirs, &egress_theirs, &breadcrumb)?;
+        drop((control_theirs, egress_theirs));
 
         control
             .set_nonblocking(true)
@@ -221,6 +195,38 @@ impl Supervisor {
             breadcrumb,
             control,
         })
+    }
+
+    fn spawn(
+        &self,
+        control: &StdUnixStream,
+        egress: &StdUnixStream,
+        breadcrumb: &File,
+    ) -> Result<Child, WorkerError> {
+        let lender = Lender::new();
+        let lend = |fd: &dyn AsFd| {
+            let lent = lender.lend(fd);
+            lent.map_err(|error| WorkerError::Os("hand a descriptor to the worker", error))
+        };
+        let lent = [
+            lend(&self.settings.listener)?,
+            lend(control)?,
+            lend(egress)?,
+            lend(self.snapshot.file())?,
+            lend(breadcrumb)?,
+        ];
+        let [listener, control, egress, snapshot, breadcrumb] =
+            lent.each_ref().map(AsRawFd::as_raw_fd);
+        let mut command = self.command(InheritedFds {
+            listener,
+            control,
+            egress,
+            snapshot,
+            breadcrumb,
+        });
+        command
+            .spawn()
+            .map_err(|error| WorkerError::Os("start the worker", error))
     }
 
     fn command(&self, fds: InheritedFds) -> Command {
@@ -282,59 +288,6 @@ fn delay(quick_crashes: u32) -> Duration {
     }
 }
 
-/// A copy that a child inherits, to be closed once it is started. Only the supervisor starts children, one at a time, so no
-/// other child gets it.
-fn inheritable(fd: &dyn AsFd) -> io::Result<OwnedFd> {
-    // Unlike fcntl's F_DUPFD_CLOEXEC, which std uses, dup leaves the copy open across exec.
-    Ok(rustix::io::dup(fd.as_fd())?)
-}
-
-fn memory_file(name: &str) -> io::Result<File> {
-    Ok(File::from(memfd_create(
-        name,
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?))
-}
-
-/// Runs `isolet snapshot` and keeps what it writes in memory, sealed: a broken worker cannot change what the next one starts
-/// from.
-async fn snapshot(program: &PathBuf) -> Result<File, WorkerError> {
-    let failed = |error: io::Error| WorkerError::Snapshot(error.to_string());
-    let mut child = Command::new(program)
-        .arg("snapshot")
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
-    let mut blob = Vec::new();
-    let read = async {
-        if let Some(stdout) = child.stdout.take() {
-            stdout
-                .take(MAX_SNAPSHOT_BYTES)
-                .read_to_end(&mut blob)
-                .await?;
-        }
-        child.wait().await
-    };
-    let status = tokio::time::timeout(SNAPSHOT_TIMEOUT, read)
-        .await
-        .map_err(|_| WorkerError::Snapshot("it took too long".into()))?
-        .map_err(failed)?;
-    if !status.success() || blob.is_empty() {
-        return Err(WorkerError::Snapshot(format!(
-            "`isolet snapshot` ended with {status} after {} bytes",
-            blob.len()
-        )));
-    }
-    let mut file = memory_file("snapshot").map_err(failed)?;
-    file.write_all(&blob).map_err(failed)?;
-    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
-    fcntl_add_seals(&file, seals).map_err(|error| failed(error.into()))?;
-    Ok(file)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,19 +298,5 @@ mod tests {
         assert_eq!(delays[..5], [0, 0, 100, 200, 400]);
         assert_eq!(delays[11], 5000);
         assert_eq!(delay(u32::MAX).as_secs(), 5);
-    }
-
-    #[test]
-    fn the_snapshot_cannot_be_changed_by_who_inherits_it() {
-        let mut file = memory_file("test").unwrap();
-        file.write_all(b"blob").unwrap();
-        fcntl_add_seals(
-            &file,
-            SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-        )
-        .unwrap();
-        let mut copy = File::from(inheritable(&file).unwrap());
-        assert!(copy.write_all(b"x").is_err());
-        assert!(copy.set_len(0).is_err());
     }
 }

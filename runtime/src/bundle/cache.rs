@@ -1,6 +1,6 @@
 //! What was served, on disk, so that a restart with the API server down serves it again.
 //!
-//! One file per Function, `UID.bundle`, mode 0600 because secret values are in it:
+//! One file per Function, `UID.bundle` (beside it `UID.code`, see [`super::code`]), mode 0600 because secret values are in it:
 //!
 //! ```text
 //! magic "isolet1\n" | SHA-256 of the rest | u32 LE length of header | header (JSON) | archive | secret values
@@ -25,8 +25,10 @@ use tokio::sync::Notify;
 use super::Revision;
 
 const MAGIC: &[u8; 8] = b"isolet1\n";
+const SUM_BYTES: usize = 32;
 const SUFFIX: &str = ".bundle";
 const TEMPORARY: &str = ".new";
+const SEED: &str = "seed";
 const MAX_FILE_BYTES: u64 = 2 * MAX_COMPRESSED_BYTES as u64 + (64 << 10);
 
 #[derive(Serialize, Deserialize)]
@@ -58,6 +60,24 @@ impl Cache {
         Ok(Self {
             folder: folder.to_owned(),
         })
+    }
+
+    /// The directory itself.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A random number that stays the same for as long as the directory does.
+    pub fn seed(&self) -> io::Result<u64> {
+        let path = self.folder.join(SEED);
+        let kept = fs::read(&path).ok();
+        if let Some(seed) = kept.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok()) {
+            return Ok(u64::from_le_bytes(seed));
+        }
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+        create(&path)?.write_all(&seed)?;
+        Ok(u64::from_le_bytes(seed))
     }
 
     /// Everything that reads back whole; the rest is deleted.
@@ -108,15 +128,7 @@ impl Cache {
     }
 
     fn path(&self, uid: &str) -> io::Result<PathBuf> {
-        let sane = (1..=128).contains(&uid.len())
-            && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if !sane {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the UID is no file name",
-            ));
-        }
-        Ok(self.folder.join(format!("{uid}{SUFFIX}")))
+        path(&self.folder, uid, SUFFIX)
     }
 
     fn discard(&self, path: &Path) {
@@ -126,7 +138,20 @@ impl Cache {
     }
 }
 
-fn create(path: &Path) -> io::Result<fs::File> {
+/// A Function's file.
+pub(super) fn path(folder: &Path, uid: &str, suffix: &str) -> io::Result<PathBuf> {
+    let sane = (1..=128).contains(&uid.len())
+        && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if !sane {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the UID is no file name",
+        ));
+    }
+    Ok(folder.join(format!("{uid}{suffix}")))
+}
+
+pub(super) fn create(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -143,16 +168,34 @@ fn encode(revision: &Revision) -> io::Result<Vec<u8>> {
         bundle_bytes: revision.bundle.len(),
         secrets_bytes: revision.secrets.as_ref().map(Bytes::len),
     })?;
-    let mut rest = Vec::with_capacity(4 + header.len() + revision.bundle.len());
-    rest.extend_from_slice(&(header.len() as u32).to_le_bytes());
-    rest.extend_from_slice(&header);
-    rest.extend_from_slice(&revision.bundle);
-    rest.extend_from_slice(revision.secrets.as_deref().unwrap_or_default());
-    let mut whole = Vec::with_capacity(MAGIC.len() + 32 + rest.len());
-    whole.extend_from_slice(MAGIC);
-    whole.extend_from_slice(&Sha256::digest(&rest));
-    whole.append(&mut rest);
-    Ok(whole)
+    let secrets = revision.secrets.as_deref().unwrap_or_default();
+    Ok(seal(MAGIC, &header, &[&revision.bundle, secrets]))
+}
+
+/// The bytes of a file: what it is, a checksum of the rest, a header and the content.
+pub(super) fn seal(magic: &[u8; 8], header: &[u8], contents: &[&[u8]]) -> Vec<u8> {
+    let mut whole = magic.to_vec();
+    whole.extend_from_slice(&[0; SUM_BYTES]);
+    whole.extend_from_slice(&(header.len() as u32).to_le_bytes());
+    whole.extend_from_slice(header);
+    for content in contents {
+        whole.extend_from_slice(content);
+    }
+    let (start, rest) = whole.split_at_mut(magic.len() + SUM_BYTES);
+    start[magic.len()..].copy_from_slice(&Sha256::digest(rest));
+    whole
+}
+
+/// Header and content, if the file is what it should be, whole and unchanged.
+pub(super) fn unseal<'a>(magic: &[u8; 8], whole: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let (sum, rest) = whole
+        .strip_prefix(magic)?
+        .split_first_chunk::<SUM_BYTES>()?;
+    if Sha256::digest(rest).as_slice() != sum {
+        return None;
+    }
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
 
 fn read(path: &Path) -> Result<Revision, String> {
@@ -176,12 +219,7 @@ fn read(path: &Path) -> Result<Revision, String> {
 
 /// `None`: it is no file of this layout; `Some(Err)`: it is, but its bundle does not check.
 fn decode(whole: &[u8]) -> Option<Result<Revision, String>> {
-    let (sum, rest) = whole.strip_prefix(MAGIC)?.split_first_chunk::<32>()?;
-    if Sha256::digest(rest).as_slice() != sum {
-        return None;
-    }
-    let (length, rest) = rest.split_first_chunk::<4>()?;
-    let (header, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let (header, rest) = unseal(MAGIC, whole)?;
     let header: Header = serde_json::from_slice(header).ok()?;
     let (bundle, secrets) = rest.split_at_checked(header.bundle_bytes)?;
     if secrets.len() != header.secrets_bytes.unwrap_or(0) {
@@ -383,6 +421,19 @@ mod tests {
             writer.flush();
             assert_eq!(cache.load().len(), 9);
         }
+    }
+
+    #[test]
+    fn a_seed_lasts_as_long_as_the_folder() {
+        let (_folder, first) = cache();
+        let (_folder, second) = cache();
+        let seed = first.seed().unwrap();
+        assert_eq!(first.seed().unwrap(), seed);
+        assert_ne!(second.seed().unwrap(), seed);
+        fs::write(first.folder.join(SEED), "half").unwrap();
+        let again = first.seed().unwrap();
+        assert_ne!(again, seed);
+        assert_eq!(first.seed().unwrap(), again);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! ConfigMaps, Secrets -> object -> store -+
 //! disk cache ----------> cache -----------+-> Change -> agent::loader -> worker
+//!                        code: compiled code, beside the bundles
 //! manifest files ------> dev -------------+
 //! ```
 //!
@@ -10,6 +11,7 @@
 //! the worker accepts. Nothing in here panics on what an object or a file holds.
 
 pub mod cache;
+pub mod code;
 pub mod object;
 pub mod store;
 

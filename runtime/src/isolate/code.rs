@@ -1,21 +1,25 @@
 //! Code of one revision as its instances share it: source texts, and what V8 compiled of them.
 //!
 //! ```text
-//! instance ends  ->  CodeCache.keep: what it has compiled of each module, once after a start and once after a request
-//! next start     ->  offered to the compiler, which refuses what does not fit (another text, V8 version or flags)
+//! the agent's PUT ->  CodeCache.offered: what `isolet compile` made of the same revision for an earlier worker
+//! instance ends   ->  CodeCache.keep: what it has compiled of each module, once after a start and once after a request
+//! next start      ->  given to the compiler, which refuses what does not fit (another text, V8 version or flags)
 //! ```
 //!
-//! The cache lies in the worker's memory only, beside the revision that it belongs to, so that its key is the revision
-//! itself: content, V8 and flags are the same by construction. What V8 refuses all the same is dropped.
+//! What instances leave lies in the worker's memory only and never goes to the agent: tenants' code has run in this process.
+//! V8 trusts compiled code, it checks no more than versions, flags and the text's length. So what the agent offers is made
+//! by a process of its own that runs nothing (see `compile`), and checked by its digest before it comes here.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::control::{MAX_CODE_BYTES, SentCode};
+
 /// Source below this size is compiled faster than a cache is read.
 const SMALLEST_SOURCE_BYTES: usize = 4 << 10;
 /// Cache of one revision.
-const MOST_BYTES: usize = 2 << 20;
+const MOST_BYTES: usize = MAX_CODE_BYTES;
 /// Caches of all revisions of the process.
 const MOST_BYTES_TOGETHER: usize = 128 << 20;
 
@@ -32,6 +36,8 @@ struct State {
     by_path: HashMap<String, Arc<[u8]>>,
     bytes: usize,
     stage: Stage,
+    /// What the agent sent.
+    sent: SentCode,
 }
 
 /// How much of the code the instance had run whose work is kept.
@@ -40,6 +46,8 @@ pub(super) enum Stage {
     /// None is kept.
     #[default]
     Nothing,
+    /// None, but what compiling alone makes is there.
+    Compiled,
     /// Its top level.
     Started,
     /// Its handler.
@@ -50,6 +58,23 @@ impl CodeCache {
     /// Whether a module is worth it.
     pub(super) fn suits(source: &[u8]) -> bool {
         source.len() >= SMALLEST_SOURCE_BYTES
+    }
+
+    /// What the agent kept of this revision. Something else than [`encode`] made, or for another V8, counts as refused.
+    pub(super) fn offered(bytes: &[u8]) -> Self {
+        let cache = Self::default();
+        let modules = decode(bytes);
+        cache.state().sent = match modules {
+            Some(_) => SentCode::Good,
+            None => SentCode::Refused,
+        };
+        cache.keep(Stage::Compiled, modules.unwrap_or_default());
+        cache
+    }
+
+    /// What became of the agent's copy.
+    pub(super) fn sent(&self) -> SentCode {
+        self.state().sent
     }
 
     /// What was compiled of a module before.
@@ -92,6 +117,9 @@ impl CodeCache {
     /// Gives up what V8 refused.
     pub(super) fn drop_refused(&self, path: &str) {
         let mut state = self.state();
+        if state.sent == SentCode::Good {
+            state.sent = SentCode::Refused;
+        }
         if let Some(code) = state.by_path.remove(path) {
             state.bytes -= code.len();
             BYTES_TOGETHER.fetch_sub(code.len(), Ordering::Relaxed);
@@ -116,6 +144,43 @@ impl Drop for State {
     fn drop(&mut self) {
         self.clear();
     }
+}
+
+/// What the compiled code of this process depends on, beside the text and the snapshot: V8's version, its flags and the
+/// CPU's features. Needs V8 to be initialised.
+fn version_tag() -> u32 {
+    v8::script_compiler::cached_data_version_tag()
+}
+
+/// For the agent to keep: `tag | (length of path | path | length of code | code)...`, numbers are u32 LE.
+pub(super) fn encode(modules: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = version_tag().to_le_bytes().to_vec();
+    for part in modules
+        .iter()
+        .flat_map(|(path, code)| [path.as_bytes(), code])
+    {
+        bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(part);
+    }
+    bytes
+}
+
+/// What [`encode`] made in a process of the same version tag.
+fn decode(bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+    let mut rest = bytes.strip_prefix(&version_tag().to_le_bytes())?;
+    let mut modules = Vec::new();
+    while !rest.is_empty() {
+        let path = String::from_utf8(part(&mut rest)?.to_vec()).ok()?;
+        modules.push((path, part(&mut rest)?.to_vec()));
+    }
+    Some(modules)
+}
+
+fn part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, after) = rest.split_first_chunk::<4>()?;
+    let (part, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    *rest = after;
+    Some(part)
 }
 
 #[cfg(test)]
@@ -165,5 +230,26 @@ mod tests {
         let cache = CodeCache::default();
         cache.keep(Stage::Served, code(MOST_BYTES));
         assert!(cache.of("main.js").is_some());
+    }
+
+    #[test]
+    fn what_was_encoded_decodes_and_nothing_else() {
+        let modules = vec![
+            ("main.js".to_owned(), vec![1, 2, 3]),
+            ("a/b.js".to_owned(), vec![]),
+        ];
+        let whole = encode(&modules);
+        assert_eq!(decode(&whole), Some(modules));
+        let mut other_v8 = whole.clone();
+        other_v8[0] ^= 1;
+        assert_eq!(decode(&other_v8), None);
+        let cuts: Vec<usize> = (0..whole.len())
+            .filter(|length| decode(&whole[..*length]).is_some())
+            .collect();
+        // Nothing, or whole modules.
+        assert_eq!(cuts, [4, 4 + 4 + 7 + 4 + 3]);
+        assert_eq!(CodeCache::offered(&whole).sent(), SentCode::Good);
+        assert_eq!(CodeCache::offered(&[]).sent(), SentCode::Refused);
+        assert_eq!(CodeCache::default().sent(), SentCode::Missing);
     }
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use isolet_crds::bundle::{Bundle, Manifest, ModuleEntry};
+use isolet_crds::bundle::{Bundle, Manifest, ModuleEntry, ModuleKind};
 
 use super::code::{CodeCache, Stage};
 use super::ffi::{self, Breadcrumb};
 use super::generic::Generic;
 use super::{Blank, Positions, modules, platform};
-use crate::control::LoadError;
+use crate::control::{LoadError, SentCode};
 use crate::limits::cpu::{CpuGuard, Ended, Terms};
 use crate::limits::heap::HeapBudget;
 use crate::web::host::{Completion, CompletionId, Exception, Host, HostSlot, RequestId, StreamId};
@@ -316,21 +316,47 @@ impl std::fmt::Debug for Instance {
 }
 
 impl Blueprint {
-    /// Code, limits, and `env` with the values of secrets.
+    /// Code, limits, `env` with the values of secrets, and what the agent kept of the code as [`super::compile`] made it.
     pub fn new(
         mut bundle: Bundle,
         env: Vec<(String, String)>,
         breadcrumb: Option<Arc<Breadcrumb>>,
+        code: Option<&[u8]>,
     ) -> Self {
         let contents = std::mem::take(&mut bundle.contents);
         Self {
             positions: Positions::of(&bundle),
             manifest: bundle.manifest,
             contents: contents.into_iter().map(Content::of).collect(),
-            code: CodeCache::default(),
+            code: code.map(CodeCache::offered).unwrap_or_default(),
             env,
             breadcrumb,
         }
+    }
+
+    /// Whether there is code that the agent may keep.
+    pub fn has_larger_modules(&self) -> bool {
+        self.larger_modules().next().is_some()
+    }
+
+    /// What became of the code that the agent sent.
+    pub fn sent_code(&self) -> SentCode {
+        self.code.sent()
+    }
+
+    /// What a start would have said of code that was dropped before it.
+    pub fn all_refused(&self) -> CodeUse {
+        CodeUse {
+            accepted: 0,
+            refused: self.larger_modules().count() as u32,
+        }
+    }
+
+    /// JavaScript that is worth being compiled only once.
+    pub(super) fn larger_modules(&self) -> impl Iterator<Item = (&ModuleEntry, &Content)> {
+        self.modules().filter(|(entry, content)| {
+            entry.kind == ModuleKind::JavaScript && CodeCache::suits(content.bytes())
+        })
     }
 
     pub(super) fn modules(&self) -> impl Iterator<Item = (&ModuleEntry, &Content)> {

@@ -7,6 +7,7 @@
 //! pool        such isolates, made in advance
 //! instance    one live isolate: bound to a revision, entered for one event at a time, thrown away
 //! code        what instances of one revision share: texts, compiled code
+//! compile     a revision's code for the agent to keep, in a process that runs nothing
 //! modules     a bundle's modules: compile, link, evaluate, import()
 //! wasm        bounds of modules' memories
 //! positions   from emitted code to what the user wrote
@@ -18,6 +19,7 @@
 //! the [`Instance`]; nobody waits for that lock, because an instance has one owner at a time.
 
 mod code;
+pub mod compile;
 pub mod ffi;
 mod ffi_crash;
 mod ffi_interrupt;

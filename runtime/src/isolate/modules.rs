@@ -7,6 +7,9 @@ use std::collections::HashMap;
 
 use isolet_crds::bundle::{ModuleEntry, ModuleKind};
 use isolet_crds::resolve::resolve;
+use v8::script_compiler::{
+    CachedData, CompileOptions, NoCacheReason, Source, compile_module, compile_module2,
+};
 
 use super::code::CodeCache;
 use super::instance::{CodeUse, Content};
@@ -184,24 +187,7 @@ fn compile<'s>(
     code: &CodeCache,
     code_use: &mut CodeUse,
 ) -> Option<v8::Local<'s, v8::Module>> {
-    use v8::script_compiler::{
-        CachedData, CompileOptions, NoCacheReason, Source, compile_module, compile_module2,
-    };
-
-    let name = v8::String::new(scope, path)?;
-    let origin = v8::ScriptOrigin::new(
-        scope,
-        name.into(),
-        0,
-        0,
-        false,
-        0,
-        None,
-        false,
-        false,
-        true,
-        None,
-    );
+    let origin = origin(scope, path)?;
     let Some(compiled) = code.of(path) else {
         return compile_module(scope, &mut Source::new(source, Some(&origin)));
     };
@@ -219,19 +205,48 @@ fn compile<'s>(
     module
 }
 
+fn origin<'s>(scope: &Scope<'s, '_>, path: &str) -> Option<v8::ScriptOrigin<'s>> {
+    let name = v8::String::new(scope, path)?.into();
+    Some(v8::ScriptOrigin::new(
+        scope, name, 0, 0, false, 0, None, false, false, true, None,
+    ))
+}
+
 /// What V8 has compiled of the modules that are worth it.
 pub(super) fn compiled(scope: &Scope<'_, '_>, blueprint: &Blueprint) -> Vec<(String, Vec<u8>)> {
-    let worth_it = blueprint.modules().filter(|(entry, content)| {
-        entry.kind == ModuleKind::JavaScript && CodeCache::suits(content.bytes())
-    });
-    worth_it
+    blueprint
+        .larger_modules()
         .filter_map(|(entry, _)| {
             let module = module(scope, &entry.path)?;
-            let script = module.get_unbound_module_script(scope);
-            let code = script.create_code_cache()?;
-            Some((entry.path.clone(), code.to_vec()))
+            Some((entry.path.clone(), code_of(scope, module)?))
         })
         .collect()
+}
+
+/// Compiles the modules that are worth it and runs nothing. Those that V8 does not compile are left out.
+pub(super) fn compile_alone(
+    scope: &mut Scope<'_, '_>,
+    blueprint: &Blueprint,
+    options: CompileOptions,
+) -> Vec<(String, Vec<u8>)> {
+    blueprint
+        .larger_modules()
+        .filter_map(|(entry, content)| {
+            let Content::Text(text) = content else {
+                return None;
+            };
+            v8::tc_scope!(let scope, scope);
+            let text = ffi::shared_text(scope, text)?;
+            let mut source = Source::new(text, Some(&origin(scope, &entry.path)?));
+            let module = compile_module2(scope, &mut source, options, NoCacheReason::NoReason)?;
+            Some((entry.path.clone(), code_of(scope, module)?))
+        })
+        .collect()
+}
+
+fn code_of(scope: &Scope<'_, '_>, module: v8::Local<'_, v8::Module>) -> Option<Vec<u8>> {
+    let script = module.get_unbound_module_script(scope);
+    Some(script.create_code_cache()?.to_vec())
 }
 
 fn synthetic<'s>(

@@ -25,6 +25,14 @@ pub fn initialize(helper_threads: u32) {
     v8::V8::initialize();
 }
 
+/// Before `initialize`, for the process that makes the snapshot: what V8 draws by chance, such as the seed of its hash tables,
+/// which every isolate made from the snapshot has too, follows from this number.
+pub(super) fn seed(seed: u64) {
+    // 0 means random.
+    let (hash, random) = (seed | 1, (seed >> 33) | 1);
+    v8::V8::set_flags_from_string(&format!("--hash-seed={hash} --random-seed={random}"));
+}
+
 /// Runs what V8 has queued for an isolate's own thread (finalisation of garbage collection, compiled code), bounded.
 pub(super) fn run_foreground_tasks(isolate: &v8::Isolate) {
     const AT_ONCE: usize = 16;

@@ -4,8 +4,9 @@
 //! and writes it to its standard output; the worker reads it from an inherited file. It fits exactly the binary that made it.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 
 use crate::web;
@@ -53,10 +54,10 @@ impl Snapshot {
 
     /// Reads a snapshot that a process of the same program wrote. The bytes stay for the life of the process.
     pub fn load(file: OwnedFd) -> Result<Self, SnapshotError> {
-        let mut bytes = Vec::new();
-        let mut file = File::from(file);
-        std::io::Seek::rewind(&mut file)?;
-        file.read_to_end(&mut bytes)?;
+        let file = File::from(file);
+        let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(0)];
+        // Not by the file's position, which processes that start at the same time share.
+        file.read_exact_at(&mut bytes, 0)?;
         Self::from_bytes(bytes)
     }
 
@@ -74,8 +75,12 @@ impl Snapshot {
     }
 }
 
-/// `isolet snapshot`: makes the snapshot and writes it to standard output.
-pub fn write_to_stdout() -> ExitCode {
+/// `isolet snapshot`: makes the snapshot and writes it to standard output. With a seed the same program makes the same
+/// bytes each time.
+pub fn write_to_stdout(seed: Option<u64>) -> ExitCode {
+    if let Some(seed) = seed {
+        super::platform::seed(seed);
+    }
     super::platform::initialize(1);
     let written = Snapshot::create()
         .map_err(|error| error.to_string())

@@ -16,7 +16,7 @@ use super::inbound::Inbound;
 use super::revision::Revision;
 use super::state::{Answer, Answered};
 use super::{Services, lock};
-use crate::control::{LoadError, Loaded};
+use crate::control::{LoadError, Loaded, SentCode};
 use crate::isolate::Blueprint;
 use crate::limits::body::BodyLimit;
 use crate::limits::memory;
@@ -43,6 +43,15 @@ pub struct Function {
     /// One update at a time.
     update: tokio::sync::Mutex<()>,
     under_way: Arc<AtomicU32>,
+}
+
+/// What the agent knows of a revision from earlier workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Offer<'a> {
+    /// It loads: it need not be tried.
+    pub checked: bool,
+    /// What V8 compiled of it.
+    pub code: Option<&'a [u8]>,
 }
 
 /// A request's place among those under way.
@@ -72,13 +81,13 @@ impl Functions {
         &self.services
     }
 
-    /// Loads a revision and has it serve; one that is `checked` is known to load and not tried.
+    /// Loads a revision and has it serve.
     pub async fn put(
         &self,
         name: String,
         bundle: Bundle,
         secrets: SecretValues,
-        checked: bool,
+        offer: Offer<'_>,
     ) -> Result<Loaded, LoadError> {
         let identity = bundle.manifest.function.clone();
         let function = Arc::clone(
@@ -91,7 +100,7 @@ impl Functions {
         if before.as_ref().is_some_and(|before| before.name == name) {
             return Ok(Loaded { revision: name });
         }
-        let loaded = self.load(&function, name, bundle, secrets, checked).await;
+        let loaded = self.load(&function, name, bundle, secrets, offer).await;
         let revision = match loaded {
             Ok(revision) => revision,
             Err(error) => {
@@ -155,14 +164,18 @@ impl Functions {
         name: String,
         bundle: Bundle,
         secrets: SecretValues,
-        checked: bool,
+        offer: Offer<'_>,
     ) -> Result<Arc<Revision>, LoadError> {
         let before = function.revision();
         let mut env = bundle.manifest.env.clone();
         env.extend(secrets.values);
-        let is_tried = !bundle.manifest.suspend && !checked;
+        let is_tried = !bundle.manifest.suspend && !offer.checked;
         let env = env.into_iter().collect();
-        let blueprint = Blueprint::new(bundle, env, self.services.breadcrumb.clone());
+        let breadcrumb = self.services.breadcrumb.clone();
+        let blueprint = Blueprint::new(bundle, env, breadcrumb, offer.code);
+        if blueprint.sent_code() == SentCode::Refused {
+            self.services.metrics.code_used(blueprint.all_refused());
+        }
         let metrics = Arc::clone(&function.metrics);
         let services = Arc::clone(&self.services);
         let revision = Arc::new(Revision::new(name, blueprint, metrics, services));

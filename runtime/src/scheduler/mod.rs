@@ -6,6 +6,7 @@
 //!               Cell                  one instance: owner word, queue of events
 //!                 State               its requests, timers, bodies, fetches
 //!                 InstanceHost        what JavaScript asks for; lies in the isolate's slot
+//!             starts              first starts, for the agent
 //!             eviction            which instances go when there are too many
 //!           pipe, inbound, outbound   bodies that leave, bodies that arrive, requests to the agent
 //! ```
@@ -23,14 +24,16 @@ mod meter;
 mod outbound;
 pub mod pipe;
 mod revision;
+mod starts;
 mod state;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use eviction::max_instances;
-pub use functions::{Admission, Function, Functions};
+pub use functions::{Admission, Function, Functions, Offer};
 pub use outbound::Egress;
+pub use starts::StartLog;
 pub use state::{Answered, Failure};
 
 use crate::isolate::{Breadcrumb, Pool};
@@ -55,6 +58,8 @@ pub struct Services {
     pub dev: bool,
     /// Starts of instances at once.
     pub starts: tokio::sync::Semaphore,
+    /// First starts of revisions.
+    pub start_log: StartLog,
     /// Instances that one revision may have.
     pub most_instances: usize,
     /// Live instances.

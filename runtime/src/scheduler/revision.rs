@@ -16,7 +16,7 @@ use super::cell::{Cell, Load};
 use super::console::Console;
 use super::state::Failure;
 use super::{Services, lock};
-use crate::control::LoadError;
+use crate::control::{LoadError, Start};
 use crate::isolate::{Blank, Blueprint};
 use crate::limits::account::Account;
 use crate::server::error::RequestError;
@@ -45,6 +45,8 @@ pub(super) struct Revision {
     starting: tokio::sync::Mutex<Option<FailedStart>>,
     /// A start is short enough for the thread that needs it.
     is_quick: AtomicBool,
+    /// The agent has been told that it started.
+    is_noted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +92,7 @@ impl Revision {
             current: Mutex::default(),
             starting: tokio::sync::Mutex::new(None),
             is_quick: AtomicBool::new(false),
+            is_noted: AtomicBool::new(false),
         }
     }
 
@@ -137,6 +140,18 @@ impl Revision {
                 });
                 Err(failure)
             }
+        }
+    }
+
+    /// Tells the agent that this revision is used, if there is code to keep.
+    fn note_start(&self) {
+        let has_larger_modules = self.blueprint.has_larger_modules();
+        if has_larger_modules && !self.is_noted.swap(true, Ordering::Relaxed) {
+            self.services.start_log.note(Start {
+                uid: self.identity().uid.clone(),
+                revision: self.name.clone(),
+                code: self.blueprint.sent_code(),
+            });
         }
     }
 
@@ -189,6 +204,8 @@ impl Revision {
             current.cell = Some(Arc::clone(cell));
             current.used = Some(Instant::now());
         }
+        drop(current);
+        self.note_start();
     }
 
     fn choose(&self) -> Option<Choice> {

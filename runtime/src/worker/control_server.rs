@@ -14,8 +14,14 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::control::{BUNDLE_BYTES_HEADER, CHECKED_HEADER, LoadError, OPEN_PATH};
-use crate::scheduler::Functions;
+use crate::control::{
+    BUNDLE_BYTES_HEADER, CHECKED_HEADER, CODE_BYTES_HEADER, LoadError, MAX_CODE_BYTES, OPEN_PATH,
+    STARTS_PATH,
+};
+use crate::scheduler::{Functions, Offer};
+
+/// A bundle, as many secrets, and code.
+const MAX_PUT_BYTES: usize = 2 * MAX_COMPRESSED_BYTES + MAX_CODE_BYTES;
 
 /// Serves the agent; `gone` is dropped when the socket closes.
 pub(super) async fn serve(
@@ -59,6 +65,9 @@ async fn answer(
             opened.cancel();
             text(StatusCode::OK, String::new())
         }
+        (&Method::GET, None) if path == STARTS_PATH => {
+            json(StatusCode::OK, &functions.services().start_log.next().await)
+        }
         (&Method::GET, None) if path == "/metrics" => {
             let services = functions.services();
             services.metrics.pool(services.pool.ready());
@@ -73,17 +82,19 @@ async fn put(
     uid: &str,
     request: Request<Incoming>,
 ) -> Result<crate::control::Loaded, LoadError> {
-    let bundle_bytes = request
-        .headers()
-        .get(BUNDLE_BYTES_HEADER)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let bundle_bytes = length(&request, BUNDLE_BYTES_HEADER);
+    let code_bytes = length(&request, CODE_BYTES_HEADER);
     let checked = request.headers().contains_key(CHECKED_HEADER);
-    // A bundle and as many secrets.
-    let body = Limited::new(request.into_body(), 2 * MAX_COMPRESSED_BYTES)
+    let body = Limited::new(request.into_body(), MAX_PUT_BYTES)
         .collect()
         .await
         .map_err(|_| refuse("the bundle did not arrive whole"))?
         .to_bytes();
+    let (body, code) = body
+        .len()
+        .checked_sub(code_bytes.unwrap_or(0))
+        .and_then(|at| body.split_at_checked(at))
+        .ok_or_else(|| refuse("the code did not arrive whole"))?;
     let (archive, secrets) = body
         .split_at_checked(bundle_bytes.unwrap_or(body.len()))
         .ok_or_else(|| refuse("the bundle did not arrive whole"))?;
@@ -109,7 +120,15 @@ async fn put(
     {
         return Err(refuse(&format!("the value of env {name} is missing")));
     }
-    functions.put(revision, bundle, secrets, checked).await
+    let offer = Offer {
+        checked,
+        code: code_bytes.map(|_| code),
+    };
+    functions.put(revision, bundle, secrets, offer).await
+}
+
+fn length(request: &Request<Incoming>, header: &str) -> Option<usize> {
+    request.headers().get(header)?.to_str().ok()?.parse().ok()
 }
 
 fn refuse(problem: &str) -> LoadError {

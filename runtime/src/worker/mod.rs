@@ -8,6 +8,7 @@
 //! needs at start (opening files), goes last, before any tenant's code.
 
 mod args;
+pub mod compile;
 mod control_server;
 pub mod jail;
 pub mod metrics;
@@ -140,6 +141,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             accounts: Default::default(),
             metrics: metrics::Metrics::new(),
             starts: Semaphore::new(threads),
+            start_log: Default::default(),
             dev: args.dev,
             most_instances: threads,
             instances: Default::default(),

@@ -1,4 +1,5 @@
 //! A namespace of a real API server, bundle objects in it, and a real `isolet agent` that watches them.
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -347,6 +348,27 @@ impl Agent {
                 .function(name)
                 .is_some_and(|answer| answer.body == body)
         });
+    }
+
+    /// A metric of the agent or of its worker; 0 where there is none.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = self.own("/metrics", None).map(|answer| answer.body);
+        let text = text.unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    pub(crate) fn until_metric(&self, name: &str, value: u64) {
+        self.until(&format!("{name} {value}"), |agent| {
+            agent.metric(name) == value
+        });
+    }
+
+    /// Has the worker end, and waits until the next one serves.
+    pub(crate) fn replace_worker(&self) {
+        let starts = self.metric("isolet_agent_worker_starts_total");
+        common::kill_worker_of(self.child.id());
+        self.until_metric("isolet_agent_worker_starts_total", starts + 1);
     }
 
     pub(crate) fn signal(&self, signal: &str) {

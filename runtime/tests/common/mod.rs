@@ -127,31 +127,38 @@ impl Dev {
         }
     }
 
-    /// The process id of its worker.
     pub(crate) fn worker(&self) -> Option<u32> {
-        let pid = self.child.id();
-        let children = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-        for task in children.flatten() {
-            let list = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            for child in list.split_whitespace() {
-                let command = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
-                if command.split(|byte| *byte == 0).nth(1) == Some(b"worker") {
-                    return child.parse().ok();
-                }
-            }
-        }
-        None
+        worker_of(self.child.id())
     }
 
     pub(crate) fn kill_worker(&self) -> u32 {
-        let pid = self.worker().expect("a worker");
-        let killed = Command::new("kill")
-            .args(["-9", &pid.to_string()])
-            .status()
-            .unwrap();
-        assert!(killed.success());
-        pid
+        kill_worker_of(self.child.id())
     }
+}
+
+/// The process id of an agent's worker.
+pub(crate) fn worker_of(agent: u32) -> Option<u32> {
+    let children = std::fs::read_dir(format!("/proc/{agent}/task")).ok()?;
+    for task in children.flatten() {
+        let list = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in list.split_whitespace() {
+            let command = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            if command.split(|byte| *byte == 0).nth(1) == Some(b"worker") {
+                return child.parse().ok();
+            }
+        }
+    }
+    None
+}
+
+pub(crate) fn kill_worker_of(agent: u32) -> u32 {
+    let pid = worker_of(agent).expect("a worker");
+    let killed = Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    pid
 }
 
 impl Drop for Dev {

@@ -43,6 +43,12 @@ impl Function {
         format!("uid-{}-{}", self.namespace, self.name)
     }
 
+    /// The same code under another name.
+    pub fn rename(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
     pub fn module(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
         self.modules.insert(path.into(), (content.into(), None));
         self

@@ -33,7 +33,10 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use isolet_runtime::control::{BREADCRUMB_BYTES, BUNDLE_BYTES_HEADER, LoadError, Loaded};
+use isolet_runtime::control::{
+    BREADCRUMB_BYTES, BUNDLE_BYTES_HEADER, CHECKED_HEADER, CODE_BYTES_HEADER, LoadError, Loaded,
+    STARTS_PATH, Starts,
+};
 use tokio::net::UnixStream;
 
 pub use client::{Answer, Exchange, Outgoing};
@@ -168,10 +171,29 @@ impl Builder {
 impl Worker {
     /// Sends a revision, as the agent does.
     pub async fn put(&self, function: &Function) -> Result<Loaded, LoadError> {
+        self.send(function, Request::builder(), &[]).await
+    }
+
+    /// Sends a revision that has loaded in an earlier worker, with what was compiled of it.
+    pub async fn put_again(&self, function: &Function, code: &[u8]) -> Result<Loaded, LoadError> {
+        let head = Request::builder()
+            .header(CHECKED_HEADER, "true")
+            .header(CODE_BYTES_HEADER, code.len());
+        self.send(function, head, code).await
+    }
+
+    async fn send(
+        &self,
+        function: &Function,
+        head: http::request::Builder,
+        code: &[u8],
+    ) -> Result<Loaded, LoadError> {
         let (bundle, secrets) = function.encode();
         let length = bundle.len();
-        let body: Vec<u8> = [bundle, secrets].concat();
-        let request = Request::put(format!("http://worker/functions/{}", function.uid()))
+        let body: Vec<u8> = [bundle, secrets, code.to_vec()].concat();
+        let request = head
+            .method("PUT")
+            .uri(format!("http://worker/functions/{}", function.uid()))
             .header(BUNDLE_BYTES_HEADER, length)
             .body(Full::new(body.into()))
             .unwrap();
@@ -183,6 +205,20 @@ impl Worker {
             422 => Err(serde_json::from_slice(&body).unwrap()),
             other => panic!("PUT answered {other}: {body:?}"),
         }
+    }
+
+    /// Waits for the first starts that the agent has not been told of.
+    pub async fn starts(&self) -> Starts {
+        let request = Request::get(format!("http://worker{STARTS_PATH}"))
+            .body(Full::default())
+            .unwrap();
+        let answer = self.control.clone().send_request(request);
+        let response = tokio::time::timeout(PATIENCE, answer)
+            .await
+            .expect("a start")
+            .unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice(&body).unwrap()
     }
 
     pub async fn delete(&self, uid: &str) {
@@ -325,12 +361,25 @@ fn memory_file(content: &[u8]) -> File {
     file
 }
 
+/// What `isolet compile` makes of a bundle.
+pub fn compile(bundle: &[u8]) -> std::process::Output {
+    let snapshot = memory_file(snapshot());
+    let lent = lend(&snapshot);
+    Command::new(env!("CARGO_BIN_EXE_isolet"))
+        .arg("compile")
+        .arg(format!("--snapshot-fd={}", lent.as_raw_fd()))
+        .stdin(memory_file(bundle))
+        .output()
+        .unwrap()
+}
+
 /// The snapshot, made once by the program itself.
 fn snapshot() -> &'static [u8] {
     static SNAPSHOT: OnceLock<Vec<u8>> = OnceLock::new();
     SNAPSHOT.get_or_init(|| {
         let made = Command::new(env!("CARGO_BIN_EXE_isolet"))
-            .arg("snapshot")
+            // As `isolet agent` does.
+            .args(["snapshot", "--seed=7"])
             .stderr(Stdio::inherit())
             .output()
             .unwrap();
