@@ -14,14 +14,20 @@ function keyName(key) {
   return `Symbol${key.description[7].toUpperCase()}${key.description.slice(8)}`;
 }
 
+// Only what some file names is kept: each takes memory in every instance.
+const named = new Set(internals.primordialNames);
+delete internals.primordialNames;
+
 function copy(source, prefix, method) {
   for (const key of ownKeys(source)) {
     const descriptor = getOwnPropertyDescriptor(source, key);
-    const name = `${prefix}${keyName(key)}`;
     if (descriptor.get !== undefined) {
-      if (method) primordials[`${prefix}Get${keyName(key)}`] = uncurryThis(descriptor.get);
+      const name = `${prefix}Get${keyName(key)}`;
+      if (method && named.has(name)) primordials[name] = uncurryThis(descriptor.get);
       continue;
     }
+    const name = `${prefix}${keyName(key)}`;
+    if (!named.has(name)) continue;
     const { value } = descriptor;
     primordials[name] = typeof value === "function" && method ? uncurryThis(value) : value;
   }
@@ -36,7 +42,7 @@ for (
     "Int16Array", "Uint16Array", "Int32Array", "BigInt64Array", "BigUint64Array",
   ]
 ) {
-  primordials[name] = globalThis[name];
+  if (named.has(name)) primordials[name] = globalThis[name];
   copy(globalThis[name], name, false);
   copy(globalThis[name].prototype, `${name}Prototype`, true);
 }
@@ -49,7 +55,8 @@ copy(Object.getPrototypeOf(new Map().entries()), "MapIteratorPrototype", true);
 copy(Object.getPrototypeOf(new Set().entries()), "SetIteratorPrototype", true);
 primordials.IteratorPrototype = Object.getPrototypeOf(arrayIterator);
 
-// `Promise.resolve` and `reject` need a receiver.
+// These need a receiver.
+primordials.PromiseAll = Promise.all.bind(Promise);
 primordials.PromiseResolve = Promise.resolve.bind(Promise);
 primordials.PromiseReject = Promise.reject.bind(Promise);
 primordials.PromiseWithResolvers = Promise.withResolvers.bind(Promise);
@@ -59,14 +66,17 @@ freeze(primordials);
 // Marks a class's members enumerable and names it, as Web IDL has them.
 internals.defineInterface = (constructor, tag) => {
   const { prototype } = constructor;
-  for (const key of ownKeys(prototype)) {
-    if (key === "constructor" || typeof key === "symbol") continue;
-    defineProperty(prototype, key, { __proto__: null, enumerable: true });
+  const members = ownKeys(prototype);
+  for (let i = 0; i < members.length; i++) {
+    if (members[i] === "constructor" || typeof members[i] === "symbol") continue;
+    defineProperty(prototype, members[i], { __proto__: null, enumerable: true });
   }
-  for (const key of ownKeys(constructor)) {
-    if (typeof constructor[key] === "function") defineProperty(constructor, key, { __proto__: null, enumerable: true });
+  const statics = ownKeys(constructor);
+  for (let i = 0; i < statics.length; i++) {
+    if (typeof constructor[statics[i]] !== "function") continue;
+    defineProperty(constructor, statics[i], { __proto__: null, enumerable: true });
   }
-  defineProperty(prototype, Symbol.toStringTag, { __proto__: null, value: tag ?? constructor.name, configurable: true });
+  defineProperty(prototype, primordials.SymbolToStringTag, { __proto__: null, value: tag ?? constructor.name, configurable: true });
 };
 
 // Global properties that are classes, functions or namespaces: writable, configurable, not enumerable.
