@@ -8,7 +8,7 @@ use super::instance::{Rejections, on_reject};
 use super::modules;
 use super::snapshot::Snapshot;
 use crate::limits::heap::HeapBudget;
-use crate::web::Entrypoints;
+use crate::web::{self, Entrypoints};
 
 /// A live isolate that has run no tenant's code.
 pub(super) struct Generic {
@@ -59,6 +59,15 @@ impl Generic {
             interrupter,
             budget,
         })
+    }
+}
+
+impl Generic {
+    /// Has the Web API layer compile, for all instances of the process, what it runs late. The isolate serves nothing else.
+    pub(super) fn compile_lazy_files(self) -> Result<(), String> {
+        let mut locker = self.shared.lock();
+        v8::scope_with_context!(scope, &mut *locker, &self.context);
+        web::compile_lazy_files(scope).map_err(|exception| exception.message)
     }
 }
 

@@ -11,7 +11,9 @@ const FLAGS: &str = concat!(
     // Stack that JavaScript may use, in KiB; threads that run it have STACK_BYTES.
     "--stack-size=984 ",
     // Frames of a stack trace.
-    "--stack-trace-limit=20",
+    "--stack-trace-limit=20 ",
+    // Threads that help one collection to mark. Each isolate has 2.7 KB ready for each of them, 7 by default.
+    "--concurrent-marking-max-worker-num=1",
 );
 
 /// Stack of a thread that runs JavaScript.

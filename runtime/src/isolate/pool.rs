@@ -51,6 +51,8 @@ struct State {
     closed: bool,
     /// None is kept: there is no room.
     paused: bool,
+    /// What instances share is compiled.
+    compiled: bool,
 }
 
 /// An isolate for one start.
@@ -68,6 +70,7 @@ impl Pool {
                 taken: false,
                 closed: false,
                 paused: false,
+                compiled: false,
             }),
             changed: Condvar::new(),
             thread: Mutex::new(None),
@@ -156,6 +159,14 @@ impl Pool {
         while let Some(step) = self.next_step() {
             match step {
                 Step::Drop(surplus) => drop(surplus),
+                Step::Compile => {
+                    if let Err(error) = Generic::make(self.snapshot, SUITS_BYTES)
+                        .and_then(|it| it.compile_lazy_files())
+                    {
+                        // Each instance that needs them compiles them itself.
+                        tracing::error!(error, "failed to compile the files that are run late");
+                    }
+                }
                 Step::Make => match Generic::make(self.snapshot, SUITS_BYTES) {
                     Ok(made) => {
                         let mut state = self.state();
@@ -176,6 +187,10 @@ impl Pool {
     fn next_step(&self) -> Option<Step> {
         let mut state = self.state();
         while !state.closed {
+            if !state.compiled {
+                state.compiled = true;
+                return Some(Step::Compile);
+            }
             if !state.paused && state.ready.len() < state.wanted {
                 return Some(Step::Make);
             }
@@ -201,6 +216,8 @@ impl Pool {
 }
 
 enum Step {
+    /// What instances share of the Web API layer; first of all.
+    Compile,
     Make,
     Drop(Generic),
 }

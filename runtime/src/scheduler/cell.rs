@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::eviction;
 use super::functions::Permit;
 use super::host::InstanceHost;
 use super::inbound::{Inbound, InboundError};
@@ -56,6 +57,8 @@ pub(super) struct Cell {
     heap_bytes: AtomicUsize,
     /// Nothing ran since its memory was given back.
     is_compact: AtomicBool,
+    /// Its memory was given back at least once.
+    has_collected: AtomicBool,
 }
 
 /// What an instance is at.
@@ -124,6 +127,7 @@ impl Cell {
             revision: Arc::clone(revision),
             heap_bytes: AtomicUsize::new(0),
             is_compact: AtomicBool::new(false),
+            has_collected: AtomicBool::new(false),
         });
         revision.services.metrics.instances(1);
         revision.services.instances.fetch_add(1, Ordering::Relaxed);
@@ -434,6 +438,16 @@ impl Cell {
         Some(instance)
     }
 
+    /// Whether it is time to [`Cell::compact`] an instance that has had no request for so long.
+    pub(super) fn should_collect(&self, unused: Duration) -> bool {
+        !self.is_compact.load(Ordering::Relaxed)
+            && eviction::should_collect(
+                unused,
+                self.bytes(),
+                self.has_collected.load(Ordering::Relaxed),
+            )
+    }
+
     /// Has an instance that is idle give back memory that it does not need; once between two entries.
     pub(super) fn compact(self: &Arc<Self>) {
         if self.is_compact.swap(true, Ordering::Relaxed) {
@@ -443,6 +457,7 @@ impl Cell {
             return;
         };
         let bytes = instance.compact();
+        self.has_collected.store(true, Ordering::Relaxed);
         self.heap_bytes.store(bytes, Ordering::Relaxed);
         let mut slot = lock(&self.slot);
         if slot.queue.is_empty() {

@@ -234,10 +234,7 @@ impl Functions {
         }
         let start = Instant::now();
         for (_, cell, unused) in &live {
-            if *unused >= eviction::QUIET
-                && cell.bytes() >= eviction::GROWN_BYTES
-                && !cell.is_busy()
-            {
+            if cell.should_collect(*unused) && !cell.is_busy() {
                 cell.compact();
             }
             // The next look goes on with it.

@@ -1,10 +1,16 @@
 //! Runs `js/*.js` in the context of a snapshot, and names the native functions that the snapshot refers to.
 //!
 //! Each file is a function body with the parameters `primordials`, `ops`, `internals` and `globalThis`; the objects behind
-//! the first three are reachable from closures only, never from a tenant's code.
+//! the first three are reachable from closures only, never from a tenant's code. The snapshot holds what `SCRIPTS` made;
+//! `LAZY_SCRIPTS` run in an instance that uses them (`lazy`), because each instance has its own copy of the heap.
+
+use std::collections::BTreeSet;
+
+use v8::script_compiler::{CachedData, CompileOptions, NoCacheReason, Source, compile_function};
 
 use super::exception::{INTERNAL_SCHEME, exception_from};
 use super::host::Exception;
+use super::lazy;
 use super::op::{Op, string};
 
 /// Context data of the snapshot, in this order.
@@ -12,56 +18,94 @@ pub(super) const ENTRY_NAMES: [&str; 6] =
     ["load", "start", "dispatch", "complete", "abort", "underWay"];
 
 /// Its source stays in the program's read-only data: every isolate points there, none has a copy. It must be ASCII.
-struct Script {
-    name: &'static str,
+pub(super) struct Script {
+    pub(super) name: &'static str,
     source: v8::OneByteConst,
+    text: &'static str,
+    parameters: &'static [&'static str],
 }
 
-const fn source(text: &'static str) -> v8::OneByteConst {
-    v8::String::create_external_onebyte_const(text.as_bytes())
+const fn script(
+    name: &'static str,
+    text: &'static str,
+    parameters: &'static [&'static str],
+) -> Script {
+    Script {
+        name,
+        source: v8::String::create_external_onebyte_const(text.as_bytes()),
+        text,
+        parameters,
+    }
 }
 
 macro_rules! scripts {
     ($($name:literal),* $(,)?) => {
-        [$(Script { name: $name, source: source(include_str!(concat!("js/", $name))) }),*]
+        [$(script($name, include_str!(concat!("js/", $name)), &PARAMETERS)),*]
     };
 }
 
-/// The vendored streams are a UMD file: it fills `exports`.
-static STREAMS: Script = Script {
-    name: "streams.js",
-    source: source(include_str!("../../../vendor/web-streams/ponyfill.js")),
-};
-/// After this file the streams are loaded.
-const BEFORE_STREAMS: &str = "13_timers.js";
+const PARAMETERS: [&str; 4] = ["primordials", "ops", "internals", "globalThis"];
 
-static SCRIPTS: [Script; 25] = scripts![
+static SCRIPTS: [Script; 18] = scripts![
     "00_primordials.js",
     "01_errors.js",
+    "02_lazy.js",
     "10_completions.js",
-    "11_events.js",
-    "12_abort.js",
     "13_timers.js",
     "20_streams.js",
     "30_headers.js",
     "31_body.js",
-    "34_url.js",
-    "35_encoding.js",
-    "36_blob.js",
     "37_request.js",
     "38_response.js",
     "39_pump.js",
     "40_fetch.js",
-    "50_inspect.js",
-    "51_console.js",
     "60_clone.js",
     "70_clock.js",
-    "71_crypto.js",
     "72_wasm.js",
     "80_dispatch.js",
     "90_warm.js",
     "99_global.js",
 ];
+
+static LAZY_SCRIPTS: [Script; 12] = scripts![
+    "11_events.js",
+    "12_abort.js",
+    "21_streams.js",
+    "34_url.js",
+    "35_encoding.js",
+    "36_blob.js",
+    "41_text_streams.js",
+    "50_inspect.js",
+    "51_console.js",
+    "71_crypto.js",
+    "73_performance.js",
+    "91_use.js",
+];
+/// The vendored streams are a UMD file: it fills `exports`. What else it uses of the language comes from `21_streams.js`.
+static STREAMS: Script = script(
+    "streams.js",
+    include_str!("../../../vendor/web-streams/ponyfill.js"),
+    &[
+        "exports",
+        "module",
+        "globalThis",
+        "queueMicrotask",
+        "AbortController",
+        "Math",
+        "Number",
+        "Object",
+        "Promise",
+        "Symbol",
+    ],
+);
+
+/// A file that is run when it is needed.
+pub(super) fn lazy_script(name: &str) -> Option<&'static Script> {
+    LAZY_SCRIPTS
+        .iter()
+        .chain([&STREAMS])
+        .find(|script| script.name == name)
+}
 
 fn all_ops() -> Vec<Op> {
     [
@@ -73,6 +117,7 @@ fn all_ops() -> Vec<Op> {
         super::encoding::ops(),
         super::fetch::ops(),
         super::http::ops(),
+        lazy::ops(),
         super::url::ops(),
     ]
     .into_iter()
@@ -87,14 +132,10 @@ pub fn external_references() -> Vec<v8::ExternalReference> {
         .map(|op| v8::ExternalReference {
             function: op.callback,
         })
-        .chain(
-            SCRIPTS
-                .iter()
-                .chain([&STREAMS])
-                .map(|script| v8::ExternalReference {
-                    pointer: std::ptr::from_ref(&script.source).cast_mut().cast(),
-                }),
-        )
+        .chain(SCRIPTS.iter().map(|script| v8::ExternalReference {
+            pointer: std::ptr::from_ref(&script.source).cast_mut().cast(),
+        }))
+        .chain([lazy::reference()])
         .chain([v8::ExternalReference {
             pointer: std::ptr::null_mut(),
         }])
@@ -142,6 +183,15 @@ fn run_scripts<'s>(
         ops.set(scope, key.into(), function.into())
             .ok_or_else(unexpected)?;
     }
+    let key = string(scope, "primordialNames");
+    let names: Vec<_> = primordial_names()
+        .into_iter()
+        .map(|name| string(scope, name).into())
+        .collect();
+    let names = v8::Array::new_with_elements(scope, &names);
+    internals
+        .set(scope, key.into(), names.into())
+        .ok_or_else(unexpected)?;
     let context = scope.get_current_context();
     let global = context.global(scope);
     let arguments = [
@@ -151,44 +201,33 @@ fn run_scripts<'s>(
         global.into(),
     ];
     for script in &SCRIPTS {
-        let parameters = ["primordials", "ops", "internals", "globalThis"];
-        run(scope, script, &parameters, &arguments)?;
-        if script.name == BEFORE_STREAMS {
-            run_streams(scope, internals)?;
-        }
+        run(scope, script, &arguments)?;
     }
     Ok(internals)
 }
 
-fn run_streams(
-    scope: &mut v8::PinScope<'_, '_>,
-    internals: v8::Local<'_, v8::Object>,
-) -> Result<(), Exception> {
-    let exports = v8::Object::new(scope);
-    let module = v8::Object::new(scope);
-    let key = string(scope, "streamsPonyfill");
-    internals
-        .set(scope, key.into(), exports.into())
-        .ok_or_else(unexpected)?;
-    let key = string(scope, "streamsGlobals");
-    let globals = internals.get(scope, key.into()).ok_or_else(unexpected)?;
-    let key = string(scope, "queueMicrotask");
-    let queue_microtask = internals.get(scope, key.into()).ok_or_else(unexpected)?;
-    let parameters = ["exports", "module", "globalThis", "queueMicrotask"];
-    let arguments = [exports.into(), module.into(), globals, queue_microtask];
-    run(scope, &STREAMS, &parameters, &arguments)
+/// What may be the name of a primordial in the files: no others are kept, because each takes memory in every instance.
+fn primordial_names() -> BTreeSet<&'static str> {
+    SCRIPTS
+        .iter()
+        .skip(1)
+        .chain(&LAZY_SCRIPTS)
+        .flat_map(|script| script.text.split(|c: char| !c.is_ascii_alphanumeric()))
+        .filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()))
+        .collect()
 }
 
-fn run(
-    scope: &mut v8::PinScope<'_, '_>,
+/// Compiles a file into a function of its parameters. Where there is none V8 has thrown.
+pub(super) fn compile<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
     script: &'static Script,
-    parameters: &[&str],
-    arguments: &[v8::Local<'_, v8::Value>],
-) -> Result<(), Exception> {
-    v8::tc_scope!(let scope, scope);
-    let parameters: Vec<_> = parameters.iter().map(|name| string(scope, name)).collect();
-    let source =
-        v8::String::new_from_onebyte_const(scope, &script.source).ok_or_else(unexpected)?;
+) -> Option<v8::Local<'s, v8::Function>> {
+    let parameters: Vec<_> = script
+        .parameters
+        .iter()
+        .map(|name| string(scope, name))
+        .collect();
+    let source = v8::String::new_from_onebyte_const(scope, &script.source)?;
     let name = string(scope, &format!("{INTERNAL_SCHEME}{}", script.name));
     let origin = v8::ScriptOrigin::new(
         scope,
@@ -203,15 +242,33 @@ fn run(
         false,
         None,
     );
-    let mut source = v8::script_compiler::Source::new(source, Some(&origin));
-    let function = v8::script_compiler::compile_function(
-        scope,
-        &mut source,
-        &parameters,
-        &[],
-        v8::script_compiler::CompileOptions::NoCompileOptions,
-        v8::script_compiler::NoCacheReason::NoReason,
-    );
+    let code = lazy::code_of(script.name);
+    let mut source = match code {
+        Some(code) => Source::new_with_cached_data(source, Some(&origin), CachedData::new(code)),
+        None => Source::new(source, Some(&origin)),
+    };
+    let options = match code {
+        Some(_) => CompileOptions::ConsumeCodeCache,
+        None => CompileOptions::NoCompileOptions,
+    };
+    let reason = NoCacheReason::NoReason;
+    let function = compile_function(scope, &mut source, &parameters, &[], options, reason);
+    if code.is_some() {
+        let taken = source
+            .get_cached_data()
+            .is_some_and(|code| !code.rejected());
+        lazy::note(script.name, taken);
+    }
+    function
+}
+
+fn run(
+    scope: &mut v8::PinScope<'_, '_>,
+    script: &'static Script,
+    arguments: &[v8::Local<'_, v8::Value>],
+) -> Result<(), Exception> {
+    v8::tc_scope!(let scope, scope);
+    let function = compile(scope, script);
     let receiver = v8::undefined(scope).into();
     let result = function.and_then(|function| function.call(scope, receiver, arguments));
     if result.is_some() {
@@ -222,7 +279,7 @@ fn run(
             let line = message.get_line_number(scope);
             let mut exception = exception_from(scope, exception);
             exception.line = line.and_then(|line| u32::try_from(line).ok());
-            exception.file = Some(name.to_rust_string_lossy(scope));
+            exception.file = Some(format!("{INTERNAL_SCHEME}{}", script.name));
             Err(exception)
         }
         _ => Err(unexpected()),

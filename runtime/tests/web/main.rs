@@ -6,6 +6,7 @@ mod console;
 mod fetch;
 mod handler;
 mod harness;
+mod lazy;
 mod memory;
 mod termination;
 mod wasm;
@@ -22,5 +23,14 @@ macro_rules! cases {
 }
 
 cases![
-    globals, events, headers, url, encoding, streams, http, prototypes
+    globals,
+    events,
+    headers,
+    url,
+    encoding,
+    streams,
+    http,
+    prototypes,
+    lazy_setup,
+    lazy_globals
 ];

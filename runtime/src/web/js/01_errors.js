@@ -93,5 +93,3 @@ internals.queueMicrotask = (callback) => {
     callback();
   });
 };
-// What the streams see as globalThis. AbortController is added when it exists.
-internals.streamsGlobals = { __proto__: null, DOMException };

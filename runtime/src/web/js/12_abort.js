@@ -5,6 +5,7 @@ const {
   ArrayPrototypePush, Number, Set, SetPrototypeAdd, SetPrototypeDelete, SetPrototypeForEach, SetPrototypeGetSize,
   TypeError, WeakRef, WeakRefPrototypeDeref,
 } = primordials;
+internals.need("11_events.js");
 const { DOMException, defineInterface, defineHandler, dispatchTrusted, Event, EventTarget } = internals;
 
 const kInternal = { __proto__: null };
@@ -185,6 +186,5 @@ class AbortController {
 }
 defineInterface(AbortController);
 
-internals.streamsGlobals.AbortController = AbortController;
 internals.exposed.AbortSignal = AbortSignal;
 internals.exposed.AbortController = AbortController;

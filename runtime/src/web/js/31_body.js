@@ -8,7 +8,7 @@ const {
   PromiseResolve, PromiseWithResolvers, TypeError, TypedArrayPrototypeGetBuffer, TypedArrayPrototypeGetByteLength,
   TypedArrayPrototypeGetByteOffset, TypedArrayPrototypeGetSymbolToStringTag, TypedArrayPrototypeSet, Uint8Array,
 } = primordials;
-const { ReadableStream, isReadableStream, streams } = internals;
+const { isReadableStream, streams } = internals;
 const { op_encode, op_decode_utf8, op_read, op_cancel_read } = ops;
 
 // A body that arrives, by the host's number for it.
@@ -86,11 +86,11 @@ function extract(init) {
     if (ArrayBufferIsView(init) || isArrayBuffer(init)) {
       return new Body(new Uint8Array(viewBytes(init)), null, undefined);
     }
-    if (internals.isURLSearchParams?.(init)) {
+    if (internals.isURLSearchParams(init)) {
       extractedType = "application/x-www-form-urlencoded;charset=UTF-8";
       return new Body(internals.searchParamsText(init), null, undefined);
     }
-    if (internals.isBlob?.(init)) {
+    if (internals.isBlob(init)) {
       const type = internals.blobType(init);
       extractedType = type === "" ? null : type;
       return new Body(internals.blobBytes(init), null, undefined);
@@ -106,7 +106,7 @@ function bodyStream(body) {
   if (body.stream !== undefined) return body.stream;
   const { source, inbound } = body;
   if (inbound !== null) {
-    body.stream = new ReadableStream({
+    body.stream = streams.readable({
       __proto__: null,
       type: "bytes",
       async pull(controller) {
@@ -122,7 +122,7 @@ function bodyStream(body) {
       },
     }, { __proto__: null, highWaterMark: 0 });
   } else {
-    body.stream = new ReadableStream({
+    body.stream = streams.readable({
       __proto__: null,
       type: "bytes",
       pull(controller) {

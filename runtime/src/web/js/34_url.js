@@ -371,11 +371,5 @@ function queryOf(search) {
   return search === "" ? "" : StringPrototypeSlice(search, 1);
 }
 
-internals.urlHasCredentials = (href) => {
-  const parts = op_url_parts(href);
-  return parts[USERNAME] !== "" || parts[PASSWORD] !== "";
-};
-internals.urlProtocol = (href) => op_url_parts(href)[PROTOCOL];
-
 internals.exposed.URL = URL;
 internals.exposed.URLSearchParams = URLSearchParams;

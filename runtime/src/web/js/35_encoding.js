@@ -94,96 +94,7 @@ class TextDecoder {
   }
 }
 defineInterface(TextDecoder);
-
-// https://encoding.spec.whatwg.org/#interface-textencoderstream
-function transform(transformer) {
-  return new internals.TransformStream({ __proto__: null, ...transformer });
-}
-const readableOf = primordials.uncurryThis(
-  primordials.ObjectGetOwnPropertyDescriptor(internals.TransformStream.prototype, "readable").get,
-);
-const writableOf = primordials.uncurryThis(
-  primordials.ObjectGetOwnPropertyDescriptor(internals.TransformStream.prototype, "writable").get,
-);
-const { enqueue } = internals.streams;
-const decodeBytes = primordials.uncurryThis(TextDecoder.prototype.decode);
-
-class TextEncoderStream {
-  #transform;
-
-  constructor() {
-    let pendingHigh = "";
-    this.#transform = transform({
-      transform(chunk, controller) {
-        let text = pendingHigh + `${chunk}`;
-        pendingHigh = "";
-        const last = text.length > 0 ? primordials.StringPrototypeCharCodeAt(text, text.length - 1) : 0;
-        if (last >= 0xd800 && last <= 0xdbff) {
-          pendingHigh = text[text.length - 1];
-          text = primordials.StringPrototypeSlice(text, 0, -1);
-        }
-        if (text !== "") enqueue(controller, op_encode(text));
-      },
-      flush(controller) {
-        if (pendingHigh !== "") enqueue(controller, op_encode(pendingHigh));
-      },
-    });
-  }
-
-  get encoding() {
-    this.#transform;
-    return "utf-8";
-  }
-
-  get readable() {
-    return readableOf(this.#transform);
-  }
-
-  get writable() {
-    return writableOf(this.#transform);
-  }
-}
-defineInterface(TextEncoderStream);
-
-class TextDecoderStream {
-  #transform;
-  #decoder;
-
-  constructor(label = "utf-8", options = undefined) {
-    const decoder = this.#decoder = new TextDecoder(label, options);
-    this.#transform = transform({
-      transform(chunk, controller) {
-        const text = decodeBytes(decoder, chunk, { __proto__: null, stream: true });
-        if (text !== "") enqueue(controller, text);
-      },
-      flush(controller) {
-        const text = decodeBytes(decoder);
-        if (text !== "") enqueue(controller, text);
-      },
-    });
-  }
-
-  get encoding() {
-    return this.#decoder.encoding;
-  }
-
-  get fatal() {
-    return this.#decoder.fatal;
-  }
-
-  get ignoreBOM() {
-    return this.#decoder.ignoreBOM;
-  }
-
-  get readable() {
-    return readableOf(this.#transform);
-  }
-
-  get writable() {
-    return writableOf(this.#transform);
-  }
-}
-defineInterface(TextDecoderStream);
+internals.decodeBytes = primordials.uncurryThis(TextDecoder.prototype.decode);
 
 const { atob } = {
   atob(data) {
@@ -211,5 +122,3 @@ internals.functions.atob = atob;
 internals.functions.btoa = btoa;
 internals.exposed.TextEncoder = TextEncoder;
 internals.exposed.TextDecoder = TextDecoder;
-internals.exposed.TextEncoderStream = TextEncoderStream;
-internals.exposed.TextDecoderStream = TextDecoderStream;

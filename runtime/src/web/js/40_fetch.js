@@ -6,7 +6,7 @@ const {
   abortReason, arrivingResponse, body: bodies, exposed, headersRaw, isAborted, offAbort, onAbort, pumpArriving, pumpStream,
   requestState, streams,
 } = internals;
-const { op_abort_fetch, op_fetch } = ops;
+const { op_abort_fetch, op_fetch, op_url_parts } = ops;
 
 const { Request } = exposed;
 const REDIRECT = { __proto__: null, follow: 0, error: 1, manual: 2 };
@@ -32,7 +32,7 @@ function begin(request, resolve, reject) {
     reject(abortReason(signal));
     return;
   }
-  const protocol = internals.urlProtocol(state.url);
+  const protocol = op_url_parts(state.url)[0];
   if (protocol !== "http:" && protocol !== "https:") {
     throw new TypeError(`fetch: only http and https are supported, not ${protocol}`);
   }
@@ -98,5 +98,11 @@ function cancelBody(body, reason) {
     bodies.failArriving(body.inbound, reason ?? new TypeError("Nobody reads the body any more"));
   }
 }
+
+// Of a URL's parts (34_url.js): user name and password.
+internals.urlHasCredentials = (href) => {
+  const parts = op_url_parts(href);
+  return parts[1] !== "" || parts[2] !== "";
+};
 
 internals.functions.fetch = fetch;

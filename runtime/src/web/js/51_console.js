@@ -6,6 +6,7 @@ const {
   NumberPrototypeToFixed, ObjectDefineProperty, ReflectGetOwnPropertyDescriptor, ReflectOwnKeys,
   StringPrototypeIndexOf, StringPrototypePadEnd, StringPrototypeReplaceAll, StringPrototypeSlice, SymbolToStringTag,
 } = primordials;
+internals.need("50_inspect.js");
 const { beginning, inspect, newBudget } = internals;
 const { op_console, op_elapsed } = ops;
 

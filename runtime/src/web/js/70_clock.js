@@ -1,11 +1,11 @@
-// Date, Intl.DateTimeFormat, Temporal.Now and performance on the host's clock, which stands still while JavaScript runs.
+// Date, Intl.DateTimeFormat and Temporal.Now on the host's clock, which stands still while JavaScript runs.
 "use strict";
 
 const {
   Date: OriginalDate, DateParse, DatePrototypeToString, DateUTC, ObjectDefineProperty, ObjectGetOwnPropertyDescriptor,
   ReflectConstruct, ReflectOwnKeys, uncurryThis,
 } = primordials;
-const { op_elapsed, op_now } = ops;
+const { op_now } = ops;
 
 // A function, not a class: Date() without new gives a string.
 function Date(...args) {
@@ -82,30 +82,3 @@ internals.patchTemporal = () => {
     });
   }
 };
-
-// https://w3c.github.io/hr-time/#the-performance-interface
-class Performance extends internals.EventTarget {
-  #brand = true;
-
-  constructor(token = undefined) {
-    if (token !== statics) throw new primordials.TypeError("Illegal constructor");
-    super();
-  }
-
-  now() {
-    this.#brand;
-    return op_elapsed();
-  }
-
-  get timeOrigin() {
-    this.#brand;
-    return op_now() - op_elapsed();
-  }
-
-  toJSON() {
-    return { timeOrigin: this.timeOrigin };
-  }
-}
-internals.defineInterface(Performance);
-internals.exposed.Performance = Performance;
-internals.exposed.performance = new Performance(statics);

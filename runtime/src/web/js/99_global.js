@@ -2,6 +2,7 @@
 "use strict";
 
 const { ObjectDefineProperty, ReflectDeleteProperty, ReflectOwnKeys } = primordials;
+const { op_lazy_global, op_lazy_provider } = ops;
 
 const names = ReflectOwnKeys(internals.exposed);
 for (let i = 0; i < names.length; i++) {
@@ -15,6 +16,13 @@ for (let i = 0; i < functions.length; i++) {
     __proto__: null, value: internals.functions[functions[i]], writable: true, configurable: true, enumerable: true,
   });
 }
+const lazy = ReflectOwnKeys(internals.lazyGlobals);
+if (internals.anyLoaded()) throw new primordials.Error("a lazy file was run for the snapshot");
+for (let i = 0; i < lazy.length; i++) {
+  const isFunction = lazy[i] === "atob" || lazy[i] === "btoa";
+  op_lazy_global(globalThis, lazy[i], isFunction);
+}
+op_lazy_provider(globalThis, internals.provide);
 ObjectDefineProperty(globalThis, "self", {
   __proto__: null, value: globalThis, writable: true, configurable: true, enumerable: true,
 });

@@ -16,8 +16,9 @@ use crate::process::Server;
 use crate::row::{Row, Verdict};
 use crate::samples::Samples;
 
-/// Between the last request and the measurement.
-const IDLE: Duration = Duration::from_secs(2);
+/// Between the last request and the measurement, for every contestant: long enough for what they do when nobody asks (Isolet's
+/// instances collect their garbage after 5 s).
+const IDLE: Duration = Duration::from_secs(10);
 /// How often each function is called: once with what a first call compiles, once without.
 const CALLS: usize = 2;
 
