@@ -65,6 +65,8 @@ pub(crate) struct Answer {
     pub(crate) retry_after: bool,
     /// The server says that it closes the connection.
     pub(crate) closes: bool,
+    /// HTTP/2's stream was reset before the head.
+    pub(crate) was_reset: bool,
     pub(crate) body: Vec<u8>,
     /// The body ended as its framing says.
     pub(crate) is_whole: bool,
@@ -292,6 +294,12 @@ impl<'t> Ask<'t> {
                 Ok(Verdict::ExpectedError)
             } else {
                 Err(format!("not the status {status}"))
+            };
+        }
+        if answer.was_reset {
+            return match self.expected {
+                Expected::Broken => Ok(Verdict::ExpectedError),
+                _ => Err("the stream was reset".into()),
             };
         }
         if let Expected::Error(errors) = self.expected {
