@@ -7,7 +7,7 @@ export default serve(({ url, line, respond }) => {
     case '/arrays':
       for (;;) kept.push(new Array(1000).fill(kept.length));
     case '/objects':
-      for (;;) kept.push({ [`key ${kept.length}`]: kept.length });
+      for (;;) kept.push({ index: kept.length, text: `text ${kept.length}` });
     case '/strings':
       for (;;) kept.push(`${kept.length}`.repeat(1000).toUpperCase());
     case '/buffers':

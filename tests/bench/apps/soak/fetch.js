@@ -1,11 +1,12 @@
 // Asks another server, through the agent. That server knows who asks and checks it.
-import { serve } from './proof.js';
+import { serve, sleep } from './proof.js';
 
 export default serve(async ({ request, env, url, nonce, line, respond }) => {
   const headers = { 'x-tenant': env.NAME, 'x-secret': env.SECRET, 'x-nonce': nonce };
   const ask = (path, init) => fetch(env.UPSTREAM + path, { ...init, headers });
   switch (url.pathname) {
     case '/bytes':
+    case '/tiny':
     case '/redirected': {
       const answer = await ask(url.pathname + url.search);
       return respond(answer.body, answer.status);
@@ -20,6 +21,12 @@ export default serve(async ({ request, env, url, nonce, line, respond }) => {
       } catch (error) {
         return respond(`${line}${error.name}`);
       }
+    case '/unread': {
+      const answers = await Promise.all([ask('/tiny?size=16000'), ask('/tiny?size=16000'), ask('/bytes?size=1048576')]);
+      // Time for what nobody reads to arrive.
+      await sleep(20);
+      return respond(line + answers.map((answer) => answer.status).join());
+    }
     case '/given-up': {
       const answer = await ask('/bytes?size=1048576');
       const { value } = await answer.body.getReader().read();

@@ -65,6 +65,8 @@ pub(crate) struct Answer {
     pub(crate) retry_after: bool,
     /// The server says that it closes the connection.
     pub(crate) closes: bool,
+    /// HTTP/2's stream was reset before the head.
+    pub(crate) was_reset: bool,
     pub(crate) body: Vec<u8>,
     /// The body ended as its framing says.
     pub(crate) is_whole: bool,
@@ -200,23 +202,32 @@ impl<'t> Ask<'t> {
 
     fn fetch(&mut self, random: &mut Random) {
         let size = 4 * random.below(16 << 10);
-        self.path = match random.below(8) {
+        self.path = match random.below(10) {
             0 => "/cut".into(),
             1 => "/denied".into(),
             2 => "/given-up".into(),
             3 => "/sent".into(),
             4 => format!("/redirected?size={size}"),
+            5 => format!("/tiny?size={}", size / 16 * 4),
+            6 => "/unread".into(),
             _ => format!("/bytes?size={size}"),
         };
         self.expected = match self.path.as_str() {
             "/cut" => Expected::Right(Content::LineAnd("TypeError".into())),
             "/denied" => Expected::Right(Content::LineAnd("TypeError true".into())),
+            "/unread" => Expected::Right(Content::LineAnd("200,200,200".into())),
             "/given-up" => Expected::Right(Content::LineAnd("true".into())),
             "/sent" => {
                 self.send(random.bytes(size), random);
                 self.sum()
             }
-            _ => Expected::Right(Content::Bytes(generated(&self.nonce, size))),
+            path => {
+                let size = path
+                    .split_once("size=")
+                    .and_then(|(_, size)| size.parse().ok());
+                let bytes = generated(&self.nonce, size.unwrap_or(0));
+                Expected::Right(Content::Bytes(bytes))
+            }
         };
     }
 
@@ -283,6 +294,12 @@ impl<'t> Ask<'t> {
                 Ok(Verdict::ExpectedError)
             } else {
                 Err(format!("not the status {status}"))
+            };
+        }
+        if answer.was_reset {
+            return match self.expected {
+                Expected::Broken => Ok(Verdict::ExpectedError),
+                _ => Err("the stream was reset".into()),
             };
         }
         if let Expected::Error(errors) = self.expected {

@@ -42,8 +42,8 @@ use self::visits::Client;
 use crate::machine;
 use crate::process::{Server, children, free_port, is_running};
 
-/// Time that anything may take that is to happen at all.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time that anything may take that is to happen at all: more than a request may, so that its own error is seen.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that is to happen.
 const POLL: Duration = Duration::from_millis(20);
 /// Between two changes of manifests.

@@ -119,7 +119,8 @@ impl Upstream {
             .and_then(|query| query.strip_prefix("size=")?.parse().ok())
             .unwrap_or(0);
         match request.uri().path() {
-            "/bytes" => answer(200, pieces(generated(&nonce, size), None)),
+            "/bytes" => answer(200, pieces(generated(&nonce, size), PIECE, None)),
+            "/tiny" => answer(200, pieces(generated(&nonce, size), 1, None)),
             "/redirected" => {
                 let mut response = answer(307, full(""));
                 if let Ok(location) = format!("/bytes?size={size}").parse() {
@@ -136,7 +137,7 @@ impl Upstream {
             },
             "/cut" => {
                 let cut = io::Error::other("cut on purpose");
-                answer(200, pieces(generated(&nonce, 1000), Some(cut)))
+                answer(200, pieces(generated(&nonce, 1000), PIECE, Some(cut)))
             }
             "/note" => {
                 let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,13 +161,13 @@ fn full(text: impl Into<Bytes>) -> Body {
         .boxed()
 }
 
-fn pieces(bytes: Vec<u8>, end: Option<io::Error>) -> Body {
+fn pieces(bytes: Vec<u8>, piece: usize, end: Option<io::Error>) -> Body {
     let bytes = Bytes::from(bytes);
-    let count = bytes.len().div_ceil(PIECE);
+    let count = bytes.len().div_ceil(piece);
     let pieces = (0..count).map(move |index| {
-        let start = index * PIECE;
+        let start = index * piece;
         Ok(Frame::data(
-            bytes.slice(start..bytes.len().min(start + PIECE)),
+            bytes.slice(start..bytes.len().min(start + piece)),
         ))
     });
     let all = stream::iter(pieces).chain(stream::iter(end.map(Err)));
