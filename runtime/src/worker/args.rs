@@ -40,7 +40,10 @@ pub struct WorkerArgs {
     /// Connections from clients at once; more wait to be accepted. Fewer, if the limit of open files is lower.
     #[arg(long, default_value_t = 20_000)]
     pub max_connections: usize,
-    /// Isolates that live at once; 0: as many as the kernel's limit of memory mappings allows.
+    /// Memory that this process and its like may have, in bytes; 0: the limit of their control group, or the machine's.
+    #[arg(long, default_value_t = 0)]
+    pub memory_bytes: usize,
+    /// Instances that live at once; 0: as many as there is memory for.
     #[arg(long, default_value_t = 0)]
     pub max_instances: usize,
     /// Threads that run JavaScript; 0: one a core, at least 2.

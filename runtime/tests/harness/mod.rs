@@ -33,7 +33,9 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use isolet_runtime::control::{BREADCRUMB_BYTES, BUNDLE_BYTES_HEADER, LoadError, Loaded};
+use isolet_runtime::control::{
+    BREADCRUMB_BYTES, BUNDLE_BYTES_HEADER, CHECKED_HEADER, LoadError, Loaded,
+};
 use tokio::net::UnixStream;
 
 pub use client::{Answer, Exchange, Outgoing};
@@ -168,10 +170,26 @@ impl Builder {
 impl Worker {
     /// Sends a revision, as the agent does.
     pub async fn put(&self, function: &Function) -> Result<Loaded, LoadError> {
+        self.send(function, Request::builder()).await
+    }
+
+    /// Sends a revision that is known to load, so that the worker does not try it.
+    pub async fn put_checked(&self, function: &Function) {
+        let head = Request::builder().header(CHECKED_HEADER, "1");
+        self.send(function, head).await.unwrap();
+    }
+
+    async fn send(
+        &self,
+        function: &Function,
+        head: http::request::Builder,
+    ) -> Result<Loaded, LoadError> {
         let (bundle, secrets) = function.encode();
         let length = bundle.len();
         let body: Vec<u8> = [bundle, secrets].concat();
-        let request = Request::put(format!("http://worker/functions/{}", function.uid()))
+        let request = head
+            .method("PUT")
+            .uri(format!("http://worker/functions/{}", function.uid()))
             .header(BUNDLE_BYTES_HEADER, length)
             .body(Full::new(body.into()))
             .unwrap();
