@@ -35,7 +35,7 @@ static STREAMS: Script = Script {
 /// After this file the streams are loaded.
 const BEFORE_STREAMS: &str = "13_timers.js";
 
-static SCRIPTS: [Script; 25] = scripts![
+static SCRIPTS: [Script; 26] = scripts![
     "00_primordials.js",
     "01_errors.js",
     "10_completions.js",
@@ -58,6 +58,7 @@ static SCRIPTS: [Script; 25] = scripts![
     "70_clock.js",
     "71_crypto.js",
     "72_wasm.js",
+    "73_buffers.js",
     "80_dispatch.js",
     "90_warm.js",
     "99_global.js",
