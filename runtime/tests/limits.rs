@@ -170,7 +170,7 @@ async fn typed_arrays_and_wasm_memory_count_as_memory() {
     for harm in [
         "const kept = []; for (;;) kept.push(new Uint8Array(1 << 20).fill(1));",
         "new Uint8Array(1 << 30).fill(1);",
-        "const b = new ArrayBuffer(1 << 20, { maxByteLength: 1 << 30 }); b.resize(1 << 29); new Uint8Array(b).fill(1); globalThis.kept = b; for (;;);",
+        "const kept = []; for (;;) kept.push(new WebAssembly.Memory({ initial: 1, maximum: 1 }));",
         "const kept = []; for (;;) { const memory = new WebAssembly.Memory({ initial: 160 }); new Uint8Array(memory.buffer).fill(1); kept.push(memory); }",
         "const kept = []; for (;;) { const { exports } = await WebAssembly.instantiate(wasm); exports.grow(160); exports.fill(160 << 16); kept.push(exports); }",
         "new WebAssembly.Memory({ initial: 1025 });",

@@ -11,48 +11,173 @@ use harness::{Exchange, Function, Worker, eventually, worker};
 const COUNTER: &str =
     "let count = 0; export default { fetch() { return new Response(`${++count}`) } }";
 
-/// The answer, asked for again while there is no room.
+/// The text of an answer that must come.
 async fn answer(worker: &Worker, name: &str) -> String {
-    let mut text = String::new();
-    eventually("there is room", async || {
-        let answer = worker.get(name, "/").await;
-        if answer.status == 200 {
-            text = answer.text().await;
-            return true;
-        }
-        assert_eq!(answer.headers["retry-after"], "1");
-        assert_eq!(answer.error().await, (503, "Overloaded".into()));
-        false
-    })
-    .await;
+    let answer = worker.get(name, "/").await;
+    let status = answer.status;
+    let text = answer.text().await;
+    assert_eq!(status, 200, "{name}: {text}");
     text
 }
 
-async fn instances(worker: &Worker) -> usize {
+/// The sum of a metric's lines that begin so.
+async fn metric(worker: &Worker, start: &str) -> usize {
     let metrics = worker.metrics().await;
-    let line = metrics
-        .lines()
-        .find(|line| line.starts_with("isolet_instances "));
-    line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+    let lines = metrics.lines().filter(|line| line.starts_with(start));
+    lines
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap())
+        .sum()
+}
+
+async fn instances(worker: &Worker) -> usize {
+    metric(worker, "isolet_instances ").await
+}
+
+/// Answers with its count of requests, the last one when the test says so.
+const HELD: &str = "let count = 0; export default { async fetch(request) {
+    count++;
+    if (request.url.endsWith('/hold')) await fetch('http://hold.test/');
+    return new Response(`${count}`);
+} }";
+
+/// A worker whose functions wait in `fetch` until the sender says so, and how many wait.
+fn holding(
+    builder: harness::Builder,
+) -> (
+    harness::Builder,
+    tokio::sync::watch::Sender<bool>,
+    Arc<AtomicUsize>,
+) {
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let (release, released) = tokio::sync::watch::channel(false);
+    let held = Arc::clone(&waiting);
+    let builder = builder.egress(move |_| {
+        held.fetch_add(1, Ordering::SeqCst);
+        let mut released = released.clone();
+        async move {
+            released.wait_for(|released| *released).await.unwrap();
+            http::Response::new(harness::full(""))
+        }
+    });
+    (builder, release, waiting)
 }
 
 #[tokio::test]
-async fn cold_instances_go_and_come_back() {
+async fn a_start_without_room_waits_until_the_coldest_have_gone() {
     let worker = worker().argument("--max-instances=32").start().await;
     for index in 0..100 {
         let function = Function::new(&format!("f{index}"), COUNTER);
         worker.put(&function).await.unwrap();
     }
     for index in 0..100 {
+        // Not one is refused.
         assert_eq!(answer(&worker, &format!("f{index}")).await, "1");
+        assert!(instances(&worker).await <= 32);
     }
-    eventually("the coldest are gone", async || {
-        instances(&worker).await <= 28
-    })
-    .await;
     // The last one is still there, the first one begins anew.
     assert_eq!(answer(&worker, "f99").await, "2");
     assert_eq!(answer(&worker, "f0").await, "1");
+    let gone = metric(&worker, "isolet_evictions_total{reason=\"instances\"}").await;
+    assert!(gone >= 100 - 32, "{gone}");
+}
+
+/// Requests of 16 clients go over 600 functions, of which the memory holds far less.
+#[tokio::test]
+async fn nobody_is_refused_while_idle_instances_fill_the_memory() {
+    const MEMORY: usize = 256 << 20;
+    let mut worker = worker()
+        .argument(&format!("--memory-bytes={MEMORY}"))
+        .start()
+        .await;
+    for index in 0..600 {
+        let function = Function::new(&format!("f{index}"), COUNTER);
+        worker.put_checked(&function).await;
+    }
+    let address = worker.address;
+    let clients: Vec<_> = (0..16)
+        .map(|client| {
+            tokio::spawn(async move {
+                for step in 0..100 {
+                    // Half of the requests go to sixteen functions.
+                    let number = client * 100 + step;
+                    let index = if step % 2 == 0 { number % 600 } else { client };
+                    let path = format!("/fn/default/f{index}/");
+                    let answer = Exchange::new(address, path).send().await;
+                    let status = answer.status;
+                    assert_eq!(status, 200, "{}", answer.text().await);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+    assert!(worker.is_alive());
+    let gone = metric(&worker, "isolet_evictions_total{reason=\"resident_bytes\"}").await;
+    assert!(gone > 100, "{gone}");
+    assert!(
+        worker.resident_bytes() < MEMORY,
+        "{}",
+        worker.resident_bytes()
+    );
+}
+
+#[tokio::test]
+async fn a_start_is_refused_only_where_nothing_is_idle() {
+    let (builder, release, waiting) = holding(worker().argument("--max-instances=4"));
+    let worker = builder.start().await;
+    for index in 0..5 {
+        let function = Function::new(&format!("f{index}"), HELD);
+        worker.put(&function).await.unwrap();
+    }
+    let address = worker.address;
+    let held: Vec<_> = (0..4)
+        .map(|index| {
+            tokio::spawn(async move {
+                let path = format!("/fn/default/f{index}/hold");
+                Exchange::new(address, path).send().await.text().await
+            })
+        })
+        .collect();
+    eventually("all places are taken", async || {
+        waiting.load(Ordering::SeqCst) == 4
+    })
+    .await;
+    let refused = worker.get("f4", "/").await;
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.error().await, (503, "Overloaded".into()));
+    release.send(true).unwrap();
+    for held in held {
+        assert_eq!(held.await.unwrap(), "1");
+    }
+    assert_eq!(answer(&worker, "f4").await, "1");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_gives_back_its_place() {
+    let worker = worker().argument("--max-instances=4").start().await;
+    for index in 0..20 {
+        let source = "throw new Error('no'); export default { fetch() {} }";
+        let function = Function::new(&format!("bad{index}"), source);
+        worker.put_checked(&function).await;
+        worker.put(&function.namespaced("tried")).await.unwrap_err();
+        let name = format!("bad{index}");
+        assert_eq!(
+            worker.get(&name, "/").await.error().await,
+            (503, "StartFailed".into())
+        );
+    }
+    for index in 0..4 {
+        let name = format!("f{index}");
+        worker.put(&Function::new(&name, COUNTER)).await.unwrap();
+        assert_eq!(answer(&worker, &name).await, "1");
+    }
+    // None had to go for another.
+    for index in 0..4 {
+        assert_eq!(answer(&worker, &format!("f{index}")).await, "2");
+    }
+    assert_eq!(metric(&worker, "isolet_evictions_total{").await, 0);
+    assert_eq!(instances(&worker).await, 4);
 }
 
 #[tokio::test]
@@ -64,6 +189,8 @@ async fn instances_with_requests_under_way_stay() {
     } }";
     let worker = worker()
         .argument("--max-instances=32")
+        // One instance for each, however slow the machine.
+        .argument("--threads=1")
         .function("waiting", source)
         .start()
         .await;
@@ -95,21 +222,8 @@ async fn greedy_functions_cannot_use_up_the_memory_of_the_process() {
           if (request.url.endsWith('/hold')) await fetch('http://hold.test/');
           return new Response('kept');
         } }";
-    let waiting = Arc::new(AtomicUsize::new(0));
-    let (release, released) = tokio::sync::watch::channel(false);
-    let held = Arc::clone(&waiting);
-    let mut worker = worker()
-        .function("small", COUNTER)
-        .egress(move |_| {
-            held.fetch_add(1, Ordering::SeqCst);
-            let mut released = released.clone();
-            async move {
-                released.wait_for(|released| *released).await.unwrap();
-                http::Response::new(harness::full(""))
-            }
-        })
-        .start()
-        .await;
+    let (builder, release, waiting) = holding(worker().function("small", COUNTER));
+    let mut worker = builder.start().await;
     for index in 0..BOMBS {
         let function = Function::new(&format!("bomb{index}"), source).limits(|limits| {
             limits.memory_bytes = 256 << 20;

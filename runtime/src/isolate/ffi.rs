@@ -3,7 +3,7 @@
 //! Each callback says on which thread V8 calls it, whether it may re-enter V8, and how long its pointers live.
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use super::{ffi_crash, ffi_interrupt};
 use crate::control::BREADCRUMB_BYTES;
-use crate::limits::cpu;
 use crate::limits::heap::HeapBudget;
+use crate::limits::memory::{self, HeapSize};
+use crate::limits::{cpu, growth};
 
 /// Takes ownership of a file descriptor that the parent process passed down by number.
 pub fn inherited_fd(number: i32) -> std::io::Result<OwnedFd> {
@@ -59,8 +60,10 @@ impl Interrupter {
         self.0.cancel_terminate_execution();
     }
 
-    /// Has the thread that runs entry number `entry` call `limits::cpu::interrupted` at its next safe point.
+    /// Has the thread that runs entry number `entry` call `limits::cpu::interrupted` at its next safe point. What waits there
+    /// for its turn has been measured.
     pub fn interrupt(&self, entry: u64) {
+        self.measure_heap();
         self.0
             .request_interrupt(ffi_interrupt::callback, ffi_interrupt::data(entry));
     }
@@ -79,6 +82,7 @@ unsafe extern "C" fn measure_heap_callback(isolate: v8::UnsafeRawIsolatePtr, _da
     // SAFETY: V8 passes the isolate that it interrupted; no other reference to it is used during this call, since the
     // Rust frames below wait for JavaScript to return.
     let isolate = unsafe { v8::Isolate::ref_from_raw_isolate_ptr_mut(&mut isolate) };
+    memory::sample();
     if measure_heap(isolate) {
         isolate.terminate_execution();
     }
@@ -86,41 +90,40 @@ unsafe extern "C" fn measure_heap_callback(isolate: v8::UnsafeRawIsolatePtr, _da
 
 /// Whether the isolate uses more than its budget, garbage not counted. Marks the budget.
 pub(super) fn measure_heap(isolate: &mut v8::Isolate) -> bool {
-    let Some(budget) = isolate.get_slot::<Arc<HeapBudget>>().cloned() else {
+    let Some(watch) = isolate.get_slot::<Arc<HeapWatch>>().cloned() else {
         return false;
     };
-    if !budget.is_exceeded() && is_over(isolate, &budget) {
+    let budget = &watch.budget;
+    if !budget.is_exceeded() && is_over(isolate, budget) {
         isolate.low_memory_notification();
-        if is_over(isolate, &budget) {
+        if is_over(isolate, budget) {
             budget.exceed();
             ffi_crash::suspect();
         }
     }
+    if !budget.is_exceeded() {
+        settle(isolate, &watch);
+    }
     budget.is_exceeded()
 }
 
-/// Bounds V8's own heap: near the limit the budget is marked and JavaScript terminated. The answer must outlive the isolate.
+/// Bounds V8's own heap: near the limit it asks to grow, or the budget is marked and JavaScript terminated. The answer must
+/// outlive the isolate.
 #[must_use]
-pub(super) fn watch_heap(isolate: &mut v8::Isolate, budget: &Arc<HeapBudget>) -> Box<HeapWatch> {
-    let watch = Box::new(HeapWatch {
+pub(super) fn watch_heap(isolate: &mut v8::Isolate, budget: &Arc<HeapBudget>) -> Arc<HeapWatch> {
+    let watch = Arc::new(HeapWatch {
         budget: Arc::clone(budget),
         handle: isolate.thread_safe_handle(),
     });
-    let data: *const HeapWatch = &*watch;
-    isolate.set_slot(Arc::clone(budget));
-    isolate.add_near_heap_limit_callback(near_heap_limit, data.cast_mut().cast());
+    isolate.set_slot(Arc::clone(&watch));
+    isolate.add_near_heap_limit_callback(near_heap_limit, watch.data());
+    isolate.set_oom_error_handler(out_of_memory);
     isolate.add_gc_epilogue_callback(
         after_collection,
         std::ptr::null_mut(),
         v8::GCType::kGCTypeScavenge | v8::GCType::kGCTypeMarkSweepCompact,
     );
     watch
-}
-
-/// V8's own limit, above the budget's: V8 aborts the process where a collection finds no room, so the budget's limit must
-/// take effect while there is some.
-pub(super) fn hard_limit_bytes(budget: &HeapBudget) -> usize {
-    2 * budget.limit_bytes() + (64 << 20)
 }
 
 /// V8 calls this on the thread that runs the isolate, after each collection, where no JavaScript runs and none is run. It
@@ -135,54 +138,124 @@ unsafe extern "C" fn after_collection(
     // SAFETY: V8 passes the isolate whose heap it collected; the Rust frames below wait for V8 to return.
     let isolate = unsafe { v8::Isolate::ref_from_raw_isolate_ptr_mut(&mut isolate) };
     cpu::collected();
-    let Some(budget) = isolate.get_slot::<Arc<HeapBudget>>().cloned() else {
+    let Some(watch) = isolate.get_slot::<Arc<HeapWatch>>().cloned() else {
         return;
     };
-    if budget.is_exceeded() || !is_over(isolate, &budget) {
+    let budget = &watch.budget;
+    if !is_over(isolate, budget) || budget.is_exceeded() {
         return;
     }
-    let handle = isolate.thread_safe_handle();
     if kind.0 & v8::GCType::kGCTypeMarkSweepCompact.0 != 0 {
         budget.exceed();
         ffi_crash::suspect();
-        handle.terminate_execution();
+        watch.handle.terminate_execution();
     } else {
         // Some of it may be garbage: a full collection at the next safe point tells.
-        handle.request_interrupt(measure_heap_callback, std::ptr::null_mut());
+        watch
+            .handle
+            .request_interrupt(measure_heap_callback, std::ptr::null_mut());
     }
 }
 
 fn is_over(isolate: &mut v8::Isolate, budget: &HeapBudget) -> bool {
     let statistics = isolate.get_heap_statistics();
-    budget.note_heap(statistics.total_heap_size());
-    statistics.used_heap_size() + statistics.external_memory() > budget.limit_bytes()
-        || budget.is_too_greedy()
+    let committed = statistics.total_heap_size();
+    let size = HeapSize {
+        committed,
+        code: statistics.total_heap_size_executable(),
+        large: large_bytes(isolate, committed),
+        granted: 0,
+    };
+    let live = statistics.used_heap_size() + statistics.external_memory();
+    budget.note_heap(size, live) || budget.is_too_greedy()
 }
 
-/// What the near-limit callback needs.
+/// Bytes of objects that have pages of their own, machine code left out. A small heap has few of them.
+fn large_bytes(isolate: &mut v8::Isolate, committed_bytes: usize) -> usize {
+    const SMALL_BYTES: usize = 2 << 20;
+    if committed_bytes < SMALL_BYTES {
+        return 0;
+    }
+    (0..isolate.number_of_heap_spaces())
+        .filter_map(|index| isolate.get_heap_space_statistics(index))
+        .filter(|space| {
+            let name = space.space_name().to_bytes();
+            name.ends_with(b"large_object_space") && !name.starts_with(b"code")
+        })
+        .map(|space| space.space_size())
+        .sum()
+}
+
+/// What the callbacks need.
 #[derive(Debug)]
 pub(super) struct HeapWatch {
     budget: Arc<HeapBudget>,
     handle: v8::IsolateHandle,
 }
 
-/// Room for what V8 allocates between the callback and the next point where it notices the termination: one allocation
-/// may be as large as the largest string or array.
-const HEADROOM_BYTES: usize = 1 << 30;
+impl HeapWatch {
+    fn data(&self) -> *mut c_void {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+}
 
-/// V8 calls this on the thread that runs the isolate, inside an allocation: it must not allocate in V8 or run JavaScript,
-/// and does not. `data` is the [`HeapWatch`] that `Instance` drops after its isolate.
+/// Once a heap that had to ask has grown, it gets a limit of its own; once it is small again, the one that all have. Not
+/// called inside V8's callbacks for collections and limits.
+fn settle(isolate: &mut v8::Isolate, watch: &HeapWatch) {
+    let budget = &watch.budget;
+    let heap_bytes = isolate.get_heap_statistics().total_heap_size();
+    let unasked = memory::unasked_bytes();
+    let has_grown = budget.grown();
+    let granted = budget.granted_bytes();
+    let is_small = granted > 0 && heap_bytes < unasked / 2;
+    if !has_grown && !is_small {
+        return;
+    }
+    let limit = if is_small || heap_bytes < unasked / 2 {
+        0
+    } else {
+        // Half as much again, but not far past the point where it is ended.
+        (heap_bytes + heap_bytes / 2).min(budget.limit_bytes().max(heap_bytes)) + unasked / 2
+    };
+    isolate.remove_near_heap_limit_callback(near_heap_limit, limit.max(unasked));
+    isolate.add_near_heap_limit_callback(near_heap_limit, watch.data());
+    budget.grant(limit);
+    is_over(isolate, budget);
+}
+
+/// V8 calls this on the thread that runs the isolate, inside an allocation that found no room, before its last collection: it
+/// must not allocate in V8 or run JavaScript, and does not. It may wait, as `ffi_interrupt::callback` does and for the same
+/// reasons. `data` is the [`HeapWatch`], which `Generic` and the isolate's slot keep alive.
 unsafe extern "C" fn near_heap_limit(
     data: *mut c_void,
     current_limit_bytes: usize,
     _initial_limit_bytes: usize,
 ) -> usize {
-    // SAFETY: see above; the watch is only read, and shared references to it are the only ones.
+    // SAFETY: see above; shared references to it are the only ones.
     let watch = unsafe { &*data.cast::<HeapWatch>() };
-    watch.budget.exceed();
-    ffi_crash::suspect();
-    watch.handle.terminate_execution();
-    current_limit_bytes + HEADROOM_BYTES
+    let budget = &watch.budget;
+    budget.grow(|| cpu::hand_over(growth::ask));
+    if budget.live_bytes() > budget.limit_bytes() {
+        budget.exceed();
+        ffi_crash::suspect();
+        watch.handle.terminate_execution();
+    } else {
+        // What it has become tells whether it may stay.
+        watch
+            .handle
+            .request_interrupt(measure_heap_callback, std::ptr::null_mut());
+    }
+    current_limit_bytes + growth::STRIDE_BYTES
+}
+
+/// V8 calls this where it finds no memory, on the thread that runs the isolate or on one of its own, and ends the process if
+/// it returns. It does not: the others get time to finish, then the process ends.
+unsafe extern "C" fn out_of_memory(location: *const c_char, _details: &v8::OomDetails) {
+    // SAFETY: V8 passes the name of the place, which ends in a zero byte and lives longer than this call.
+    let location = (!location.is_null()).then(|| unsafe { CStr::from_ptr(location) });
+    let location = location.map(CStr::to_string_lossy);
+    tracing::error!(location = location.as_deref(), "V8 has no memory left");
+    cpu::out_of_memory()
 }
 
 /// An allocator of array buffers that charges a budget.
@@ -257,7 +330,7 @@ pub(super) fn shared_text<'s>(
 }
 
 /// V8 calls this on any thread that collects or takes down the isolate, once for each string of `shared_text`.
-unsafe extern "C" fn drop_shared_text(text: *mut std::ffi::c_char, bytes: usize) {
+unsafe extern "C" fn drop_shared_text(text: *mut c_char, bytes: usize) {
     let text = std::ptr::slice_from_raw_parts(text.cast::<u8>(), bytes) as *const str;
     // SAFETY: pointer and length come from `Arc::into_raw` of an `Arc<str>`.
     drop(unsafe { Arc::from_raw(text) });

@@ -8,7 +8,11 @@ use super::instance::{Rejections, on_reject};
 use super::modules;
 use super::snapshot::Snapshot;
 use crate::limits::heap::HeapBudget;
+use crate::limits::memory;
 use crate::web::{self, Entrypoints};
+
+/// From which V8 derives the size of the young generation.
+const HEAP_BYTES: usize = 320 << 20;
 
 /// A live isolate that has run no tenant's code.
 pub(super) struct Generic {
@@ -16,19 +20,38 @@ pub(super) struct Generic {
     pub(super) entrypoints: Entrypoints,
     pub(super) context: v8::Global<v8::Context>,
     pub(super) shared: v8::SharedIsolate,
-    _watch: Box<HeapWatch>,
+    _watch: Arc<HeapWatch>,
     pub(super) interrupter: Interrupter,
-    pub(super) budget: Arc<HeapBudget>,
+    pub(super) budget: Booked,
+}
+
+/// The budget of an isolate that is there: once dropped, it holds nothing for the heap. It may live longer, with what waits to
+/// leave.
+pub(super) struct Booked(Arc<HeapBudget>);
+
+impl std::ops::Deref for Booked {
+    type Target = Arc<HeapBudget>;
+    fn deref(&self) -> &Arc<HeapBudget> {
+        &self.0
+    }
+}
+
+impl Drop for Booked {
+    fn drop(&mut self) {
+        self.0.note_end();
+    }
 }
 
 impl Generic {
     /// Deserialises the snapshot and makes the context, for at most so many bytes of memory.
     pub(super) fn make(snapshot: Snapshot, limit_bytes: usize) -> Result<Self, String> {
-        let budget = Arc::new(HeapBudget::new(limit_bytes));
+        let budget = Booked(Arc::new(HeapBudget::new(limit_bytes)));
         let params = v8::CreateParams::default()
             .snapshot_blob(snapshot.data())
             .external_references(ffi::external_references().into())
-            .heap_limits(0, ffi::hard_limit_bytes(&budget))
+            .heap_limits(0, HEAP_BYTES)
+            .set_max_old_generation_size_in_bytes(memory::unasked_bytes())
+            .set_code_range_size_in_bytes(memory::CODE_RANGE_BYTES)
             .array_buffer_allocator(ffi::metered_allocator(&budget))
             .allow_atomics_wait(false);
         let mut isolate = v8::Isolate::new(params);
@@ -48,6 +71,8 @@ impl Generic {
             let context = v8::Global::new(scope, context);
             Entrypoints::load(scope).map(|entrypoints| (entrypoints, context))
         };
+        // The texts of the Web API layer lie in the program.
+        budget.share(locker.get_heap_statistics().external_memory());
         ffi::measure_heap(&mut locker);
         drop(locker);
         let (entrypoints, context) = made.map_err(|exception| exception.message)?;
@@ -68,13 +93,6 @@ impl Generic {
         let mut locker = self.shared.lock();
         v8::scope_with_context!(scope, &mut *locker, &self.context);
         web::compile_lazy_files(scope).map_err(|exception| exception.message)
-    }
-}
-
-impl Drop for Generic {
-    fn drop(&mut self) {
-        // The budget may live longer, with what waits to leave.
-        self.budget.note_heap(0);
     }
 }
 

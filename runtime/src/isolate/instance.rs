@@ -144,6 +144,7 @@ impl Instance {
         let internal = |problem: String| blueprint.positions.load_error(&problem, None);
         let isolate = blank.0;
         let budget = &isolate.budget;
+        budget.share(blueprint.shared_bytes());
         let mut locker = isolate.shared.lock();
         locker.set_slot(HostSlot(Box::new(host(budget))));
         let guard = CpuGuard::enter(isolate.interrupter.clone(), START_CPU);
@@ -261,8 +262,7 @@ impl Instance {
         let mut locker = self.isolate.shared.lock();
         locker.low_memory_notification();
         platform::run_foreground_tasks(&locker);
-        let heap_bytes = locker.get_heap_statistics().total_heap_size();
-        self.isolate.budget.note_heap(heap_bytes);
+        ffi::measure_heap(&mut locker);
         self.isolate.budget.bytes()
     }
 
@@ -361,6 +361,15 @@ impl Blueprint {
 
     pub(super) fn modules(&self) -> impl Iterator<Item = (&ModuleEntry, &Content)> {
         self.manifest.modules.iter().zip(&self.contents)
+    }
+
+    /// Bytes of texts that instances share.
+    fn shared_bytes(&self) -> usize {
+        let texts = self.contents.iter().filter_map(|content| match content {
+            Content::Text(text) if text.is_ascii() => Some(text.len()),
+            _ => None,
+        });
+        texts.sum()
     }
 
     pub(super) fn code(&self) -> &CodeCache {

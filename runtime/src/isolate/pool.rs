@@ -7,6 +7,7 @@
 //! ```
 //!
 //! The wanted number follows demand: it doubles when the pool was found empty and halves when nothing was taken for a while.
+//! Where there is little room for instances, it is the least: before warm ones go, those go that nobody waits for.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,10 +17,10 @@ use std::time::Duration;
 use super::generic::Generic;
 use super::platform;
 use super::snapshot::Snapshot;
+use crate::limits::memory::{self, Usage};
 
-/// Largest `limits.memory` that isolates of the pool suit: V8's own limit cannot be changed later, and is far above the
-/// limit of an instance's budget, which can.
-const SUITS_BYTES: usize = 128 << 20;
+/// `limits.memory` of an isolate that nobody has taken yet.
+const DEFAULT_LIMIT_BYTES: usize = 128 << 20;
 /// Isolates kept ready at least and at most.
 const LEAST: usize = 4;
 const MOST: usize = 64;
@@ -49,8 +50,8 @@ struct State {
     taken: bool,
     /// No more are made: the process ends.
     closed: bool,
-    /// None is kept: there is no room.
-    paused: bool,
+    /// Few are kept: there is little room.
+    is_tight: bool,
     /// What instances share is compiled.
     compiled: bool,
 }
@@ -69,7 +70,7 @@ impl Pool {
                 wanted: AT_START,
                 taken: false,
                 closed: false,
-                paused: false,
+                is_tight: false,
                 compiled: false,
             }),
             changed: Condvar::new(),
@@ -94,18 +95,15 @@ impl Pool {
         Ok(pool)
     }
 
-    /// An isolate that is ready and suits this `limits.memory`.
+    /// An isolate that is ready, for this `limits.memory`.
     pub fn take(&self, limit_bytes: usize) -> Option<Blank> {
-        if limit_bytes > SUITS_BYTES {
-            return None;
-        }
         let mut state = self.state();
         state.taken = true;
         let taken = state.ready.pop_front();
         if taken.is_none() {
             state.wanted = (state.wanted * 2).min(MOST);
         }
-        if state.ready.len() <= state.wanted / 2 {
+        if state.ready.len() <= state.wanted() / 2 {
             self.changed.notify_one();
         }
         drop(state);
@@ -124,21 +122,18 @@ impl Pool {
         self.state().ready.len()
     }
 
-    /// Gives up what is ready and makes no more while `paused`: the process has no room for them.
-    pub fn pause(&self, paused: bool) {
+    /// Keeps few ready while there is little room. Says what those use that go for it.
+    pub fn tighten(&self, is_tight: bool) -> Usage {
         let mut state = self.state();
-        if state.paused == paused {
-            return;
-        }
-        state.paused = paused;
-        let surplus = if paused {
-            std::mem::take(&mut state.ready)
-        } else {
-            VecDeque::new()
-        };
+        let is_news = state.is_tight != is_tight;
+        state.is_tight = is_tight;
+        let surplus = state.ready.iter().skip(state.wanted());
+        let surplus = surplus.fold(Usage::default(), |sum, it| sum.plus(it.budget.usage()));
         drop(state);
-        drop(surplus);
-        self.changed.notify_one();
+        if is_news {
+            self.changed.notify_one();
+        }
+        surplus
     }
 
     /// Ends the thread.
@@ -160,20 +155,15 @@ impl Pool {
             match step {
                 Step::Drop(surplus) => drop(surplus),
                 Step::Compile => {
-                    if let Err(error) = Generic::make(self.snapshot, SUITS_BYTES)
+                    if let Err(error) = Generic::make(self.snapshot, DEFAULT_LIMIT_BYTES)
                         .and_then(|it| it.compile_lazy_files())
                     {
                         // Each instance that needs them compiles them itself.
                         tracing::error!(error, "failed to compile the files that are run late");
                     }
                 }
-                Step::Make => match Generic::make(self.snapshot, SUITS_BYTES) {
-                    Ok(made) => {
-                        let mut state = self.state();
-                        if !state.paused {
-                            state.ready.push_back(made);
-                        }
-                    }
+                Step::Make => match Generic::make(self.snapshot, DEFAULT_LIMIT_BYTES) {
+                    Ok(made) => self.state().ready.push_back(made),
                     Err(error) => {
                         tracing::error!(error, "failed to make an isolate");
                         std::thread::sleep(PAUSE);
@@ -191,18 +181,20 @@ impl Pool {
                 state.compiled = true;
                 return Some(Step::Compile);
             }
-            if !state.paused && state.ready.len() < state.wanted {
+            let wanted = state.wanted();
+            if state.ready.len() < wanted && has_room(state.ready.len()) {
                 return Some(Step::Make);
             }
-            if state.ready.len() > state.wanted {
+            if state.ready.len() > wanted {
                 return state.ready.pop_back().map(Step::Drop);
             }
+            let at_most = if state.is_tight { PAUSE } else { CALM };
             let (woken, waited) = self
                 .changed
-                .wait_timeout(state, CALM)
+                .wait_timeout(state, at_most)
                 .unwrap_or_else(PoisonError::into_inner);
             state = woken;
-            if waited.timed_out() {
+            if waited.timed_out() && !state.is_tight {
                 state.calm_down();
             }
         }
@@ -222,7 +214,17 @@ enum Step {
     Drop(Generic),
 }
 
+/// Whether there is room for one more: up to the least number for as long as anything may start, beyond it while no instance
+/// has to go for it.
+fn has_room(ready: usize) -> bool {
+    memory::has_room_for_more(1) || (ready < LEAST && memory::reserve().is_some())
+}
+
 impl State {
+    fn wanted(&self) -> usize {
+        if self.is_tight { LEAST } else { self.wanted }
+    }
+
     fn calm_down(&mut self) {
         if !self.taken {
             self.wanted = (self.wanted / 2).max(LEAST);

@@ -219,6 +219,19 @@ pub(crate) fn used_by_this_entry() -> Duration {
     .unwrap_or_default()
 }
 
+/// Whether the entry that runs on this thread was terminated: what it runs after that, nobody ends once more.
+pub(crate) fn is_terminated() -> bool {
+    SLOT.with(|slot| {
+        let slot = slot.get().map(Registration::slot);
+        slot.is_some_and(|slot| {
+            let entry = lock(&slot.entry);
+            entry
+                .as_ref()
+                .is_some_and(|running| running.ended.is_some())
+        })
+    })
+}
+
 /// Called on a thread that has just collected garbage inside V8: V8 obeys a termination after that.
 pub(crate) fn collected() {
     SLOT.with(|slot| {
@@ -231,8 +244,18 @@ pub(crate) fn collected() {
     });
 }
 
+/// Called where V8 finds no memory. The process ends soon; this thread does nothing until then.
+pub(crate) fn out_of_memory() -> ! {
+    if let Some(monitor) = MONITOR.get() {
+        monitor.out_of_memory();
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
 /// Runs `wait`, which may block, while another thread does what this one had to do. On a thread of no runtime only `wait`.
-fn hand_over<R>(wait: impl FnOnce() -> R) -> R {
+pub(crate) fn hand_over<R>(wait: impl FnOnce() -> R) -> R {
     match Handle::try_current() {
         Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => {
             tokio::task::block_in_place(|| {

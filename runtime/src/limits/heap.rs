@@ -9,10 +9,11 @@
 //!
 //! Once exceeded, a budget stays so: its instance answers what it holds with an error and is thrown away.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::memory;
+use super::growth::Permit;
+use super::memory::{self, HeapSize, Resource, Usage};
 
 /// Memory that one instance may use.
 #[derive(Debug)]
@@ -22,6 +23,18 @@ pub struct HeapBudget {
     outside_bytes: AtomicUsize,
     /// Size of V8's heap when it was last measured, garbage and free room included.
     heap_bytes: AtomicUsize,
+    /// Of V8's heap and what hangs on it: what lives, when it was last measured.
+    live_bytes: AtomicUsize,
+    /// To which WebAssembly memories may grow; they are counted where they are touched.
+    wasm_bytes: AtomicUsize,
+    /// Texts outside the heap that all instances share; V8 counts them as this one's.
+    shared_bytes: AtomicUsize,
+    /// To which V8's heap may grow without asking again; 0: as far as any may.
+    granted_bytes: AtomicUsize,
+    /// It may grow by more than that just now.
+    growth: Mutex<Option<Permit>>,
+    /// What the process' ledger holds for V8's heap.
+    noted: [AtomicUsize; Resource::ALL.len()],
     exceeded: AtomicBool,
 }
 
@@ -33,6 +46,12 @@ impl HeapBudget {
             limit_bytes: AtomicUsize::new(limit_bytes),
             heap_bytes: AtomicUsize::new(0),
             outside_bytes: AtomicUsize::new(0),
+            live_bytes: AtomicUsize::new(0),
+            wasm_bytes: AtomicUsize::new(0),
+            shared_bytes: AtomicUsize::new(0),
+            granted_bytes: AtomicUsize::new(0),
+            growth: Mutex::new(None),
+            noted: Default::default(),
             exceeded: AtomicBool::new(false),
         }
     }
@@ -47,12 +66,14 @@ impl HeapBudget {
         self.limit_bytes.store(limit_bytes, Ordering::Relaxed);
     }
 
+    /// Leaves out more texts that all instances share.
+    pub fn share(&self, bytes: usize) {
+        self.shared_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Takes bytes outside V8's heap, or nothing if they do not fit.
     #[must_use]
     pub fn try_charge(&self, bytes: usize) -> bool {
-        if !memory::has_room(bytes) {
-            return false;
-        }
         let fits = self
             .outside_bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |charged| {
@@ -61,26 +82,89 @@ impl HeapBudget {
                     .filter(|sum| *sum <= self.limit_bytes())
             })
             .is_ok();
-        if fits {
-            memory::add(bytes);
+        if !fits {
+            return false;
         }
-        fits
+        if !memory::take_outside(bytes) {
+            self.outside_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        true
     }
 
     /// Gives back bytes that were charged.
     pub fn release(&self, bytes: usize) {
         self.outside_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        memory::remove(bytes);
+        memory::release_outside(bytes);
     }
 
-    /// Notes the size of V8's heap.
-    pub fn note_heap(&self, bytes: usize) {
-        let before = self.heap_bytes.swap(bytes, Ordering::Relaxed);
-        if bytes >= before {
-            memory::add(bytes - before);
-        } else {
-            memory::remove(before - bytes);
+    /// Notes to how many bytes WebAssembly memories may grow.
+    pub fn note_wasm(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX / 2);
+        let before = self.wasm_bytes.swap(bytes, Ordering::Relaxed);
+        memory::change_wasm(before, bytes);
+    }
+
+    /// Notes the size of V8's heap; of it and of what hangs on it, `live_bytes` are in use. Whether that is more than the
+    /// instance may use.
+    pub fn note_heap(&self, size: HeapSize, live_bytes: usize) -> bool {
+        self.heap_bytes.store(size.committed, Ordering::Relaxed);
+        let shared = self.shared_bytes.load(Ordering::Relaxed);
+        let live_bytes = live_bytes.saturating_sub(shared);
+        self.live_bytes.store(live_bytes, Ordering::Relaxed);
+        let granted = self.granted_bytes.load(Ordering::Relaxed);
+        self.note(HeapSize { granted, ..size }.usage());
+        live_bytes > self.limit_bytes()
+    }
+
+    /// The isolate is gone.
+    pub fn note_end(&self) {
+        self.grown();
+        self.note_wasm(0);
+        self.heap_bytes.store(0, Ordering::Relaxed);
+        self.note(Usage::default());
+    }
+
+    fn note(&self, usage: Usage) {
+        for resource in Resource::ALL {
+            let noted = &self.noted[resource as usize];
+            if noted.load(Ordering::Relaxed) != usage[resource] {
+                let before = noted.swap(usage[resource], Ordering::Relaxed);
+                memory::change(resource, before, usage[resource]);
+            }
         }
+    }
+
+    /// Lets V8's heap grow by a lot, until [`HeapBudget::grown`].
+    pub fn grow(&self, ask: impl FnOnce() -> Permit) {
+        if self.growth().is_none() {
+            let permit = ask();
+            *self.growth() = Some(permit);
+        }
+    }
+
+    /// Ends [`HeapBudget::grow`]; says whether it was under way.
+    pub fn grown(&self) -> bool {
+        self.growth().take().is_some()
+    }
+
+    fn growth(&self) -> std::sync::MutexGuard<'_, Option<Permit>> {
+        self.growth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// V8's heap may grow to so many bytes without asking again; 0: as far as any may.
+    pub fn grant(&self, bytes: usize) {
+        self.granted_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// To how many bytes V8's heap may grow without asking again; 0: as far as any may.
+    pub fn granted_bytes(&self) -> usize {
+        self.granted_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What lives of V8's heap and hangs on it, in bytes, as last measured.
+    pub fn live_bytes(&self) -> usize {
+        self.live_bytes.load(Ordering::Relaxed)
     }
 
     /// What the instance uses, in bytes: V8's heap as last measured, and what is charged outside it.
@@ -88,9 +172,23 @@ impl HeapBudget {
         self.heap_bytes.load(Ordering::Relaxed) + self.outside_bytes.load(Ordering::Relaxed)
     }
 
+    /// What the instance uses of what the process has.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for resource in Resource::ALL {
+            usage[resource] = self.noted[resource as usize].load(Ordering::Relaxed);
+        }
+        usage[Resource::Resident] += self.outside_bytes.load(Ordering::Relaxed);
+        usage[Resource::Mappings] += memory::wasm_mappings(self.wasm_bytes.load(Ordering::Relaxed));
+        usage
+    }
+
     /// Whether the instance must end because all instances together use too much and it uses more than its share.
     pub fn is_too_greedy(&self) -> bool {
-        memory::is_too_greedy(self.bytes())
+        let mut usage = self.usage();
+        let wasm = self.wasm_bytes.load(Ordering::Relaxed);
+        usage[Resource::Resident] += wasm;
+        memory::is_too_greedy(usage)
     }
 
     /// Marks the instance as past its limit.
@@ -106,8 +204,8 @@ impl HeapBudget {
 
 impl Drop for HeapBudget {
     fn drop(&mut self) {
-        self.note_heap(0);
-        memory::remove(*self.outside_bytes.get_mut());
+        self.note_end();
+        memory::release_outside(*self.outside_bytes.get_mut());
         memory::budgets(-1);
     }
 }
@@ -149,5 +247,14 @@ mod tests {
         budget.release(100);
         assert!(budget.try_charge(100));
         assert!(!budget.is_exceeded());
+    }
+
+    #[test]
+    fn what_all_instances_share_does_not_count_for_each() {
+        let budget = HeapBudget::new(1000);
+        budget.share(300);
+        assert!(!budget.note_heap(HeapSize::default(), 1300));
+        assert!(budget.note_heap(HeapSize::default(), 1301));
+        assert_eq!(budget.live_bytes(), 1001);
     }
 }

@@ -1,61 +1,443 @@
-//! Memory of all instances together: V8's heaps and what is charged outside them.
-//!
-//! All isolates of a process share V8's 4 GiB pointer cage, and V8 aborts the process where it is used up. So:
+//! What all instances together use of what the process has: one ledger, as there is one V8 in a process.
 //!
 //! ```text
-//! > EASY_BYTES       the coldest idle instances go (`scheduler::eviction`)
-//! > FULL_BYTES       no further instance starts (503, Retry-After), none is made in advance
-//! > CRITICAL_BYTES   an instance with more than its share that runs and grows is ended, as if past its own limit;
-//!                    array buffers fail
+//! cage       V8's pointer cage: 4 GiB of addresses that the heaps of all isolates share
+//! code       V8's code range: where machine code lies, 512 MiB for all isolates
+//! resident   what the process may keep in memory: the pod's limit, or the machine's memory
+//! mappings   memory mappings that the kernel allows (`vm.max_map_count`)
+//!
+//! > easy       the coldest idle instances go (`scheduler::eviction`), the pool shrinks before them
+//! > full       no instance starts: it waits for those that go, else 503 with Retry-After
+//! > critical   an instance with more than its share that runs and grows is ended, as if past its own limit;
+//!              array buffers fail
 //! ```
 //!
-//! The rest of the cage is room for what runs between two measurements. Each heap is measured after each of its garbage
-//! collections and after each entry.
+//! V8, or the kernel, ends the process where one of them is used up. What is left above `critical` is for those that run, between
+//! two measurements. Each heap is measured after each of its garbage collections, after each entry, and before a thread that
+//! computes for long waits for its turn; a start reserves what it needs before it begins. What is resident is read from the
+//! kernel now and then; what was measured since is added to it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::fs::File;
+use std::io;
+use std::ops::{Index, IndexMut};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-/// Above this the coldest idle instances go.
-pub const EASY_BYTES: usize = 2 << 30;
-/// Above this nothing starts.
-const FULL_BYTES: usize = (2 << 30) + (256 << 20);
-/// Above this those that grow are ended.
-const CRITICAL_BYTES: usize = (2 << 30) + (512 << 20);
-/// What no instance is ended for.
-const LEAST_SHARE_BYTES: usize = 4 << 20;
+use super::growth::{self, STRIDE_BYTES};
 
-/// One for the process, as there is one cage.
-static BYTES: AtomicUsize = AtomicUsize::new(0);
-static BUDGETS: AtomicUsize = AtomicUsize::new(0);
-static ALARM: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+const MIB: usize = 1 << 20;
+/// V8's cage without what no isolate gets: the read-only heap.
+const CAGE_BYTES: usize = (4 << 30) - 16 * MIB;
+/// V8's code range: the most that it can have.
+pub const CODE_RANGE_BYTES: usize = 512 * MIB;
+/// Pages of V8's heaps: a heap takes whole ones.
+const PAGE_BYTES: usize = 256 << 10;
+/// Heap that one instance may get without asking: what each that runs may grow by between two measurements.
+const MOST_UNASKED_BYTES: usize = 64 * MIB;
+const LEAST_UNASKED_BYTES: usize = 16 * MIB;
+/// What those that run may grow by without asking, all of them; where there are many, each gets less.
+const RUNNING_BYTES: usize = 448 * MIB;
+/// C++ memory of one isolate: 523 KiB measured.
+const ISOLATE_BYTES: usize = 550 << 10;
+/// Mappings of one isolate: 13.4 measured.
+const ISOLATE_MAPPINGS: usize = 14;
+/// Bytes of large objects that take a mapping: each is 128 KiB at least, and a hole behind it.
+const LARGE_BYTES_A_MAPPING: usize = 64 << 10;
+/// Bytes outside the heaps that take a mapping.
+const OUTSIDE_BYTES_A_MAPPING: usize = 512 << 10;
+/// Bytes to which WebAssembly memories may grow that take a mapping: each counts for 1 MiB at least, and takes three.
+const WASM_BYTES_A_MAPPING: usize = MIB / 3;
+/// Mappings of the program, its threads, and what is not counted.
+const MAPPINGS_BESIDE: usize = 2000;
+/// What the kernel allows unless told otherwise.
+const DEFAULT_MAX_MAPPINGS: usize = 65_530;
+/// Memory that is left to the agent and the kernel, unless a quarter is less.
+const BESIDE_BYTES: usize = 256 * MIB;
+/// Time between two looks at what is resident, while something runs.
+const SAMPLE: Duration = Duration::from_millis(5);
 
-/// Memory of all instances, in bytes.
-pub fn bytes() -> usize {
-    BYTES.load(Ordering::Relaxed)
+/// What runs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Addresses in V8's cage, in bytes.
+    Cage,
+    /// Addresses in V8's code range, in bytes.
+    Code,
+    /// Memory, in bytes.
+    Resident,
+    /// Memory mappings.
+    Mappings,
 }
 
-/// Whether nothing more may start.
-pub fn is_full() -> bool {
-    bytes() > FULL_BYTES
+/// An amount of each [`Resource`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage([usize; Resource::ALL.len()]);
+
+/// Where what happens, for one resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bound {
+    easy: usize,
+    full: usize,
+    critical: usize,
+}
+
+/// What the process has.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    bounds: [Bound; Resource::ALL.len()],
+    unasked_bytes: usize,
+}
+
+/// What a V8 heap consists of, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeapSize {
+    /// Pages of all its spaces, garbage and free room included.
+    pub committed: usize,
+    /// Of it: machine code, which lies outside the cage.
+    pub code: usize,
+    /// Of it: objects with pages of their own.
+    pub large: usize,
+    /// To which it may grow without asking, where it was told how far.
+    pub granted: usize,
+}
+
+/// Room for one start, until what it uses has been measured.
+#[derive(Debug)]
+pub struct Reservation(());
+
+static USED: [AtomicUsize; Resource::ALL.len()] = [const { AtomicUsize::new(0) }; 4];
+/// Bytes outside the heaps.
+static OUTSIDE: AtomicUsize = AtomicUsize::new(0);
+/// To which WebAssembly memories may grow.
+static WASM: AtomicUsize = AtomicUsize::new(0);
+/// What is resident and not counted, at the last look.
+static UNCOUNTED: AtomicIsize = AtomicIsize::new(0);
+static BUDGETS: AtomicUsize = AtomicUsize::new(0);
+static RESERVATIONS: Mutex<usize> = Mutex::new(0);
+static CAPACITY: OnceLock<Capacity> = OnceLock::new();
+static STATM: OnceLock<File> = OnceLock::new();
+static ALARM: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+/// What a start takes at most until it is measured: an isolate, and what a top level makes.
+const START: Usage = Usage([2 * MIB, PAGE_BYTES, 2 * MIB + ISOLATE_BYTES, 16]);
+/// What no instance is ended for.
+const LEAST_SHARE: Usage = Usage([4 * MIB, 2 * PAGE_BYTES, 8 * MIB, 64]);
+
+impl Resource {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Cage, Self::Code, Self::Resident, Self::Mappings];
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cage => "cage_bytes",
+            Self::Code => "code_bytes",
+            Self::Resident => "resident_bytes",
+            Self::Mappings => "mappings",
+        }
+    }
+}
+
+impl Index<Resource> for Usage {
+    type Output = usize;
+    fn index(&self, resource: Resource) -> &usize {
+        &self.0[resource as usize]
+    }
+}
+
+impl IndexMut<Resource> for Usage {
+    fn index_mut(&mut self, resource: Resource) -> &mut usize {
+        &mut self.0[resource as usize]
+    }
+}
+
+impl Usage {
+    /// This and that.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self(std::array::from_fn(|at| {
+            self.0[at].saturating_add(more.0[at])
+        }))
+    }
+
+    /// This without that.
+    #[must_use]
+    pub fn minus(self, less: Self) -> Self {
+        Self(std::array::from_fn(|at| {
+            self.0[at].saturating_sub(less.0[at])
+        }))
+    }
+
+    fn times(self, factor: usize) -> Self {
+        Self(self.0.map(|amount| amount.saturating_mul(factor)))
+    }
+}
+
+impl HeapSize {
+    /// What an isolate with such a heap uses. An object with pages of its own takes whole pages of the cage, so up to twice
+    /// its size.
+    pub(super) fn usage(self) -> Usage {
+        let heap = self.committed.saturating_sub(self.code) + self.large;
+        Usage([
+            heap.max(self.granted),
+            self.code,
+            ISOLATE_BYTES + self.committed,
+            ISOLATE_MAPPINGS + self.large / LARGE_BYTES_A_MAPPING,
+        ])
+    }
+}
+
+impl Capacity {
+    /// What this process has. Reads files: to be asked before the process is locked down. `memory_bytes` overrides the limit
+    /// that is found, if it is not 0; `runs` is how many threads are inside V8 at once.
+    pub fn read(memory_bytes: usize, runs: usize) -> Self {
+        let memory_bytes = match memory_bytes {
+            0 => memory_limit(|path| std::fs::read_to_string(path).ok()),
+            given => given,
+        };
+        let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count")
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(DEFAULT_MAX_MAPPINGS);
+        Self::of(memory_bytes, mappings, runs)
+    }
+
+    fn of(memory_bytes: usize, mappings: usize, runs: usize) -> Self {
+        let unasked_bytes =
+            (RUNNING_BYTES / runs.max(1)).clamp(LEAST_UNASKED_BYTES, MOST_UNASKED_BYTES);
+        let running_bytes = (unasked_bytes * runs).min(CAGE_BYTES / 2);
+        let memory_bytes = memory_bytes - BESIDE_BYTES.min(memory_bytes / 4);
+        let mappings = mappings.saturating_sub(MAPPINGS_BESIDE);
+        let cage = CAGE_BYTES - running_bytes;
+        Self {
+            bounds: [
+                Bound::below(cage, 192 * MIB, 128 * MIB),
+                Bound::below(CODE_RANGE_BYTES - 64 * MIB, 32 * MIB, 32 * MIB),
+                Bound::below(memory_bytes, memory_bytes / 16, memory_bytes / 16),
+                Bound::below(mappings, mappings / 64, mappings / 64),
+            ],
+            unasked_bytes,
+        }
+    }
+}
+
+impl Bound {
+    fn below(critical: usize, full: usize, easy: usize) -> Self {
+        let full = critical.saturating_sub(full);
+        Self {
+            easy: full.saturating_sub(easy),
+            full,
+            critical,
+        }
+    }
+}
+
+/// The memory that this process and its like may have: its control group's limit (either version), else the machine's.
+fn memory_limit(read: impl Fn(&str) -> Option<String>) -> usize {
+    let number = |path| read(path).and_then(|text| text.trim().parse::<usize>().ok());
+    let machine = read("/proc/meminfo")
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("MemTotal:"))?;
+            line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()
+        })
+        .map_or(usize::MAX, |kib| kib << 10);
+    [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ]
+    .into_iter()
+    .filter_map(number)
+    .fold(machine, usize::min)
+}
+
+/// Says what the process has, once; without it, what a machine without limits has. Opens a file: to be called before the
+/// process is locked down.
+pub fn begin(capacity: Capacity) -> io::Result<()> {
+    let statm = File::open("/proc/self/statm")?;
+    // Set once, by the process' start.
+    let _ = (STATM.set(statm), CAPACITY.set(capacity));
+    Ok(())
+}
+
+fn capacity() -> &'static Capacity {
+    CAPACITY.get_or_init(|| Capacity::of(usize::MAX, DEFAULT_MAX_MAPPINGS, 1))
+}
+
+fn bound(resource: Resource) -> Bound {
+    capacity().bounds[resource as usize]
+}
+
+/// What all instances use, those of the pool included, and what has been promised to one that grows.
+pub fn used() -> Usage {
+    let mut used = measured();
+    if growth::is_under_way() {
+        let cage = bound(Resource::Cage);
+        used[Resource::Cage] += STRIDE_BYTES - (cage.critical - cage.easy);
+    }
+    used
+}
+
+/// Whether the one that grows has room to.
+pub(super) fn has_room_to_grow() -> bool {
+    measured()[Resource::Cage] + STRIDE_BYTES <= bound(Resource::Cage).critical
+}
+
+fn measured() -> Usage {
+    let mut used = Usage(std::array::from_fn(|at| USED[at].load(Ordering::Relaxed)));
+    let outside = OUTSIDE.load(Ordering::Relaxed);
+    let isolates = BUDGETS.load(Ordering::Relaxed) * ISOLATE_BYTES;
+    used[Resource::Resident] = used[Resource::Resident]
+        .saturating_add_signed(UNCOUNTED.load(Ordering::Relaxed))
+        // Memory that was asked for may not have been touched yet.
+        .max(isolates)
+        .saturating_add(outside);
+    used[Resource::Mappings] +=
+        outside / OUTSIDE_BYTES_A_MAPPING + wasm_mappings(WASM.load(Ordering::Relaxed));
+    used
+}
+
+/// Above this the coldest idle instances go.
+pub fn easy() -> Usage {
+    Usage(capacity().bounds.map(|bound| bound.easy))
+}
+
+/// Above this nothing starts.
+pub fn full() -> Usage {
+    Usage(capacity().bounds.map(|bound| bound.full))
+}
+
+/// Heap that an instance may get without asking.
+pub fn unasked_bytes() -> usize {
+    capacity().unasked_bytes
+}
+
+/// Whether so many instances fit that nobody has asked for yet.
+pub fn has_room_for_more(instances: usize) -> bool {
+    let after = used().plus(START.times(instances));
+    let easy = easy();
+    Resource::ALL.iter().all(|it| after[*it] <= easy[*it])
+}
+
+/// Room for one start, if there is some.
+pub fn reserve() -> Option<Reservation> {
+    sample();
+    let mut reservations = RESERVATIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let after = used().plus(START.times(*reservations + 1));
+    let full = full();
+    Resource::ALL
+        .iter()
+        .all(|it| after[*it] <= full[*it])
+        .then(|| {
+            *reservations += 1;
+            Reservation(())
+        })
+}
+
+/// Room for one start that must happen, whether there is some or not.
+pub fn reserve_anyway() -> Reservation {
+    *RESERVATIONS.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    Reservation(())
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        *RESERVATIONS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+    }
 }
 
 /// Whether an instance that uses so much must end for the others' sake.
-pub(super) fn is_too_greedy(own_bytes: usize) -> bool {
+pub(super) fn is_too_greedy(own: Usage) -> bool {
     let budgets = BUDGETS.load(Ordering::Relaxed).max(1);
-    bytes() > CRITICAL_BYTES && own_bytes > (CRITICAL_BYTES / budgets).max(LEAST_SHARE_BYTES)
+    let used = measured();
+    Resource::ALL.into_iter().any(|it| {
+        let critical = bound(it).critical;
+        used[it] > critical && own[it] > (critical / budgets).max(LEAST_SHARE[it])
+    })
 }
 
-/// Whether there is room outside the heaps.
-pub(super) fn has_room(bytes_more: usize) -> bool {
-    bytes().saturating_add(bytes_more) <= CRITICAL_BYTES
+/// Takes bytes outside the heaps, unless there is no room.
+pub(super) fn take_outside(bytes: usize) -> bool {
+    let used = measured();
+    let fits = used[Resource::Resident].saturating_add(bytes) <= bound(Resource::Resident).critical
+        && used[Resource::Mappings] + bytes / OUTSIDE_BYTES_A_MAPPING
+            <= bound(Resource::Mappings).critical;
+    if fits {
+        OUTSIDE.fetch_add(bytes, Ordering::Relaxed);
+        if used[Resource::Resident] + bytes > bound(Resource::Resident).easy {
+            raise_alarm();
+        }
+    }
+    fits
 }
 
-pub(super) fn add(more: usize) {
-    let before = BYTES.fetch_add(more, Ordering::Relaxed);
-    if before <= EASY_BYTES && before + more > EASY_BYTES {
+pub(super) fn release_outside(bytes: usize) {
+    OUTSIDE.fetch_sub(bytes, Ordering::Relaxed);
+}
+
+/// An instance uses another amount now.
+pub(super) fn change(resource: Resource, before: usize, after: usize) {
+    let total = &USED[resource as usize];
+    if after < before {
+        total.fetch_sub(before - after, Ordering::Relaxed);
+        return;
+    }
+    let more = after - before;
+    let sum = total.fetch_add(more, Ordering::Relaxed) + more;
+    let easy = bound(resource).easy;
+    if sum > easy && sum - more <= easy {
         raise_alarm();
     }
+}
+
+pub(super) fn change_wasm(before: usize, after: usize) {
+    WASM.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+}
+
+pub(super) fn wasm_mappings(bytes: usize) -> usize {
+    bytes / WASM_BYTES_A_MAPPING
+}
+
+pub(super) fn budgets(change: isize) {
+    BUDGETS.fetch_add(change.cast_unsigned(), Ordering::Relaxed);
+}
+
+/// Reads what is resident, unless that was done just before.
+pub fn sample() {
+    static LAST_NS: AtomicU64 = AtomicU64::new(0);
+    static START: OnceLock<Instant> = OnceLock::new();
+    let now = START.get_or_init(Instant::now).elapsed().as_nanos() as u64;
+    let last = LAST_NS.load(Ordering::Relaxed);
+    let is_due = last == 0 || now >= last + SAMPLE.as_nanos() as u64;
+    let next = now.max(1);
+    if !is_due
+        || LAST_NS
+            .compare_exchange(last, next, Ordering::Relaxed, Ordering::Relaxed)
+            .is_err()
+    {
+        return;
+    }
+    let Some(resident) = STATM.get().and_then(resident_bytes) else {
+        return;
+    };
+    let counted =
+        USED[Resource::Resident as usize].load(Ordering::Relaxed) + OUTSIDE.load(Ordering::Relaxed);
+    UNCOUNTED.store(
+        resident.cast_signed() - counted.cast_signed(),
+        Ordering::Relaxed,
+    );
+}
+
+/// Of `/proc/self/statm`: its second number, in pages.
+fn resident_bytes(statm: &File) -> Option<usize> {
+    let mut text = [0; 128];
+    let length = statm.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(&text[..length]).ok()?;
+    let pages: usize = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size())
 }
 
 /// Ends [`wait_until_tight`].
@@ -64,15 +446,7 @@ pub fn raise_alarm() {
     ALARM.1.notify_all();
 }
 
-pub(super) fn remove(less: usize) {
-    BYTES.fetch_sub(less, Ordering::Relaxed);
-}
-
-pub(super) fn budgets(change: isize) {
-    BUDGETS.fetch_add(change.cast_unsigned(), Ordering::Relaxed);
-}
-
-/// Waits until memory becomes tight or somebody raises the alarm, or so long.
+/// Waits until something becomes tight or somebody raises the alarm, or so long.
 pub fn wait_until_tight(at_most: Duration) {
     let alarm = ALARM.0.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut alarm, _) = ALARM
@@ -80,4 +454,72 @@ pub fn wait_until_tight(at_most: Duration) {
         .wait_timeout_while(alarm, at_most, |alarm| !*alarm)
         .unwrap_or_else(PoisonError::into_inner);
     *alarm = false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_of_4_gib_holds_4000_instances_of_3_pages() {
+        let capacity = Capacity::of(4 << 30, DEFAULT_MAX_MAPPINGS, 6);
+        let one = HeapSize {
+            committed: 3 * PAGE_BYTES,
+            ..HeapSize::default()
+        };
+        // With 64 in the pool. What is resident is measured, and less than what is committed.
+        let all = one.usage().times(4064);
+        for it in [Resource::Cage, Resource::Code, Resource::Mappings] {
+            assert!(all[it] <= capacity.bounds[it as usize].easy, "{it:?}");
+        }
+        for bound in capacity.bounds {
+            assert!(
+                bound.easy < bound.full && bound.full < bound.critical,
+                "{bound:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn those_that_run_have_room_however_many() {
+        for runs in [1, 6, 24, 192, 10_000] {
+            let capacity = Capacity::of(usize::MAX, DEFAULT_MAX_MAPPINGS, runs);
+            let cage = capacity.bounds[Resource::Cage as usize];
+            let left = CAGE_BYTES - cage.critical;
+            assert!(left >= (capacity.unasked_bytes * runs).min(CAGE_BYTES / 2));
+            assert!(cage.easy > 1 << 30);
+        }
+    }
+
+    #[test]
+    fn the_smallest_limit_counts() {
+        let meminfo = "MemTotal:       24684032 kB\nMemFree: 1 kB\n";
+        let limit = |group: &'static str, old: &'static str| {
+            memory_limit(|path| match path {
+                "/proc/meminfo" => Some(meminfo.into()),
+                "/sys/fs/cgroup/memory.max" => Some(group.into()),
+                _ => Some(old.into()),
+            })
+        };
+        let machine = 24_684_032 << 10;
+        assert_eq!(limit("max\n", ""), machine);
+        assert_eq!(limit("536870912\n", ""), 512 * MIB);
+        assert_eq!(limit("", "9223372036854771712\n"), machine);
+        assert_eq!(limit("", "1073741824"), 1 << 30);
+        assert_eq!(memory_limit(|_| None), usize::MAX);
+    }
+
+    #[test]
+    fn large_objects_count_as_the_pages_and_mappings_that_they_take() {
+        let size = HeapSize {
+            committed: 100 * MIB,
+            large: 90 * MIB,
+            code: PAGE_BYTES,
+            granted: 0,
+        };
+        let usage = size.usage();
+        assert_eq!(usage[Resource::Cage], 190 * MIB - PAGE_BYTES);
+        assert_eq!(usage[Resource::Code], PAGE_BYTES);
+        assert_eq!(usage[Resource::Mappings], 14 + 1440);
+    }
 }

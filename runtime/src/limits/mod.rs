@@ -5,6 +5,7 @@
 pub mod account;
 pub mod body;
 pub mod cpu;
+pub mod growth;
 pub mod heap;
 pub mod memory;
 mod monitor;

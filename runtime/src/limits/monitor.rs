@@ -29,13 +29,13 @@ const SLICE: Duration = Duration::from_millis(10);
 const STUCK: Duration = Duration::from_millis(500);
 /// Time that requests get to finish in a process in which one is stuck.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
-/// Exit status of a worker that had to end because V8 did not obey.
+/// Exit status of a worker that had to end because V8 did not obey or had no memory left.
 pub const STUCK_EXIT_STATUS: u8 = 70;
 /// Entries that wait for their turn at most, beside two a core.
 const MOST_PARKED: usize = 64;
 
-/// Told once, when V8 does not obey: the thread (its [`super::cpu::CpuGuard::thread_index`]) and the Function, if it was there
-/// for a request. The process ends soon after.
+/// Told once, when V8 does not obey or has no memory left: the thread (its [`super::cpu::CpuGuard::thread_index`], or
+/// `usize::MAX`) and the Function, if it was there for a request. The process ends soon after.
 pub type Stuck = Box<dyn Fn(usize, Option<&FunctionIdentity>) + Send + Sync>;
 
 /// What one thread does.
@@ -84,6 +84,8 @@ pub(super) struct Monitor {
     thread: OnceLock<Thread>,
     pub(super) turns: Turns,
     stuck: OnceLock<Stuck>,
+    /// V8 found no memory.
+    is_out_of_memory: AtomicBool,
 }
 
 /// This thread's slot; leaves the monitor's list when the thread ends.
@@ -170,6 +172,7 @@ impl Monitor {
             thread: OnceLock::new(),
             turns: Turns::new(cores, most_parked(cores)),
             stuck: OnceLock::new(),
+            is_out_of_memory: AtomicBool::new(false),
         }
     }
 
@@ -186,6 +189,13 @@ impl Monitor {
         self.inside.fetch_sub(1, Ordering::SeqCst);
     }
 
+    pub(super) fn out_of_memory(&self) {
+        self.is_out_of_memory.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
     fn run(&self) {
         let mut idle_ticks = 0;
         let mut exit_at: Option<Instant> = None;
@@ -193,6 +203,11 @@ impl Monitor {
             let now = Instant::now();
             if exit_at.is_some_and(|exit_at| now >= exit_at) {
                 std::process::exit(STUCK_EXIT_STATUS.into());
+            }
+            if exit_at.is_none() && self.is_out_of_memory.load(Ordering::SeqCst) {
+                exit_at = Some(now + LAST_REQUESTS);
+                self.tell(usize::MAX, None);
+                tracing::error!("the worker is replaced");
             }
             if self.inside.load(Ordering::SeqCst) > 0 {
                 idle_ticks = 0;
@@ -208,7 +223,9 @@ impl Monitor {
                 idle_ticks += 1;
             } else {
                 self.asleep.store(true, Ordering::SeqCst);
-                if self.inside.load(Ordering::SeqCst) == 0 {
+                if self.inside.load(Ordering::SeqCst) == 0
+                    && !self.is_out_of_memory.load(Ordering::SeqCst)
+                {
                     std::thread::park();
                 }
                 self.asleep.store(false, Ordering::SeqCst);
@@ -223,14 +240,20 @@ impl Monitor {
             .as_ref()
             .and_then(|running| running.account.clone());
         let function = account.as_deref().map(Account::function);
-        if let Some(stuck) = self.stuck.get() {
-            stuck(slot.index, function);
-        }
+        self.tell(slot.index, function);
         tracing::error!(
             namespace = function.map(|it| it.namespace.as_str()),
             function = function.map(|it| it.name.as_str()),
             "JavaScript does not end on request: the worker is replaced"
         );
+    }
+}
+
+impl Monitor {
+    fn tell(&self, thread: usize, function: Option<&FunctionIdentity>) {
+        if let Some(stuck) = self.stuck.get() {
+            stuck(thread, function);
+        }
     }
 }
 

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::eviction;
 use super::functions::Permit;
+use super::gate::{Place, Reservation};
 use super::host::InstanceHost;
 use super::inbound::{Inbound, InboundError};
 use super::lock;
@@ -29,6 +30,8 @@ use super::state::{Answer, SharedState, State, ended};
 use crate::control::LoadError;
 use crate::isolate::{Blank, End, Entry, Instance, Outcome};
 use crate::limits::cpu::{self, Terms};
+use crate::limits::heap::HeapBudget;
+use crate::limits::memory::Usage;
 use crate::limits::wall_clock::WallClock;
 use crate::server::error::RequestError;
 use crate::web::RequestHead;
@@ -59,6 +62,10 @@ pub(super) struct Cell {
     is_compact: AtomicBool,
     /// Its memory was given back at least once.
     has_collected: AtomicBool,
+    /// Until the isolate is gone.
+    place: Mutex<Option<Place>>,
+    /// Gone with the isolate and what waits to leave it.
+    budget: OnceLock<Weak<HeapBudget>>,
 }
 
 /// What an instance is at.
@@ -115,7 +122,9 @@ impl Cell {
     pub(super) fn start(
         revision: &Arc<Revision>,
         blank: Option<Blank>,
+        reservation: Reservation,
     ) -> Result<Arc<Self>, LoadError> {
+        let Reservation { place, memory } = reservation;
         let cell = Arc::new(Self {
             slot: Mutex::new(Slot {
                 instance: None,
@@ -128,9 +137,9 @@ impl Cell {
             heap_bytes: AtomicUsize::new(0),
             is_compact: AtomicBool::new(false),
             has_collected: AtomicBool::new(false),
+            place: Mutex::new(Some(place)),
+            budget: OnceLock::new(),
         });
-        revision.services.metrics.instances(1);
-        revision.services.instances.fetch_add(1, Ordering::Relaxed);
         lock(&cell.state).set_clocks();
         revision.services.metrics.started(blank.is_some());
         let blank = match blank {
@@ -141,12 +150,17 @@ impl Cell {
                 .make(revision.memory_bytes())
                 .map_err(|problem| revision.blueprint.positions.load_error(&problem, None))?,
         };
-        let instance = Instance::start(&revision.blueprint, blank, |budget| InstanceHost {
-            state: Arc::clone(&cell.state),
-            cell: Arc::downgrade(&cell),
-            revision: Arc::clone(revision),
-            budget: Arc::clone(budget),
+        let instance = Instance::start(&revision.blueprint, blank, |budget| {
+            cell.budget.get_or_init(|| Arc::downgrade(budget));
+            InstanceHost {
+                state: Arc::clone(&cell.state),
+                cell: Arc::downgrade(&cell),
+                revision: Arc::clone(revision),
+                budget: Arc::clone(budget),
+            }
         })?;
+        // What it uses has been measured.
+        drop(memory);
         revision.started_in(instance.start_cpu());
         revision.services.metrics.code_used(instance.code_use());
         lock(&cell.slot).instance = Some(Box::new(instance));
@@ -473,6 +487,17 @@ impl Cell {
         self.heap_bytes.load(Ordering::Relaxed)
     }
 
+    /// What the instance uses of what the process has; nothing once it is gone.
+    pub(super) fn usage(&self) -> Usage {
+        let budget = self.budget().upgrade();
+        budget.map(|budget| budget.usage()).unwrap_or_default()
+    }
+
+    /// The instance's memory.
+    pub(super) fn budget(&self) -> Weak<HeapBudget> {
+        self.budget.get().cloned().unwrap_or_default()
+    }
+
     /// What it is at.
     pub(super) fn load(&self) -> Load {
         let slot = lock(&self.slot);
@@ -501,11 +526,12 @@ impl Cell {
             std::mem::take(&mut slot.queue)
         };
         drop(queue);
+        let place = lock(&self.place).take();
         // Taking an isolate down takes milliseconds.
-        self.revision
-            .services
-            .runtime
-            .spawn_blocking(move || drop(instance));
+        self.revision.services.runtime.spawn_blocking(move || {
+            drop(instance);
+            drop(place);
+        });
     }
 
     /// The caller's time is over, whatever the instance does now.
@@ -520,19 +546,14 @@ impl Cell {
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        let instance = lock(&self.slot).instance.take();
-        let services = Arc::clone(&self.revision.services);
-        let count = move || {
-            services.metrics.instances(-1);
-            services.instances.fetch_sub(1, Ordering::Relaxed);
+        let Some(mut instance) = lock(&self.slot).instance.take() else {
+            return;
         };
-        let Some(mut instance) = instance else {
-            return count();
-        };
+        let place = lock(&self.place).take();
         self.revision.services.runtime.spawn_blocking(move || {
             instance.leave_code();
             drop(instance);
-            count();
+            drop(place);
         });
     }
 }

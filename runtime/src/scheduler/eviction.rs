@@ -1,21 +1,13 @@
-//! Which instances go when they are too many or too large together, or nobody has asked for them in a long time.
+//! Which instances go when they use too much together, or nobody has asked for them in a long time.
 //!
-//! All isolates of the process share V8's 4 GiB pointer cage, and an isolate takes about 13 memory mappings of the 65,530
-//! that a process may have: V8 aborts the process where either is used up. So the coldest idle instances go before that;
-//! their next request makes new ones. The thread that has them go looks each second, and at once when memory becomes tight.
+//! What runs out is in [`memory`]; V8 or the kernel ends the process where it does. So the coldest idle instances go before
+//! that; their next request makes new ones. The thread that has them go looks each second, and at once when something becomes
+//! tight or a start waits for room.
 
 use std::time::Duration;
 
-use crate::limits::memory;
+use crate::limits::memory::{self, Resource, Usage};
 
-/// Instances that the process holds at most, however many mappings it may have.
-const MAX_INSTANCES: usize = 4500;
-/// Memory mappings of one isolate: 13.3 measured, and those of what it runs.
-const MAPPINGS_EACH: usize = 14;
-/// Memory mappings of everything else, the pool included.
-const MAPPINGS_BESIDE: usize = 4000;
-/// What the kernel allows unless told otherwise.
-const DEFAULT_MAX_MAPPINGS: usize = 65_530;
 /// Time without a request after which an instance goes in any case.
 const IDLE: Duration = Duration::from_secs(600);
 /// Time without a request after which an instance gives back what memory it does not need, if that is much: when it is idle
@@ -26,13 +18,15 @@ const GROWN_BYTES: usize = 4 << 20;
 const LONG_QUIET: Duration = Duration::from_secs(60);
 /// Time between two looks.
 pub(super) const TICK: Duration = Duration::from_secs(1);
+/// Least time between two looks, whoever waits.
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
 /// An instance, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
     /// Since its last request began.
     pub(super) unused: Duration,
-    pub(super) bytes: usize,
+    pub(super) usage: Usage,
     /// Requests are under way.
     pub(super) busy: bool,
 }
@@ -43,58 +37,118 @@ pub(super) fn should_collect(unused: Duration, bytes: usize, has_collected: bool
     unused >= if much { QUIET } else { LONG_QUIET }
 }
 
-/// How many isolates the process can hold, by the kernel's limit of its mappings. To be asked before the process is locked
-/// down: it reads a file.
-pub fn max_instances() -> usize {
-    let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(DEFAULT_MAX_MAPPINGS);
-    by_mappings(mappings)
+/// What there is of instances and memory, all together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) instances: usize,
+    pub(super) usage: Usage,
 }
 
-fn by_mappings(mappings: usize) -> usize {
-    (mappings.saturating_sub(MAPPINGS_BESIDE) / MAPPINGS_EACH).clamp(1, MAX_INSTANCES)
+/// Why an instance goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Nobody has asked for it in a long time.
+    Idle,
+    /// There are too many.
+    Instances,
+    /// Too much of this is used.
+    Used(Resource),
 }
 
-/// From this number of isolates on the coldest go.
-pub(super) fn easy_instances(max_instances: usize) -> usize {
-    max_instances - max_instances / 8
+impl Reason {
+    /// Its name in metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Instances => "instances",
+            Self::Used(resource) => resource.name(),
+        }
+    }
 }
 
-/// Indices of the instances that go. Once there are too many, or memory is tight, more go than must, so that the next
-/// start does not begin it all again.
-pub(super) fn victims(candidates: &[Candidate], max_instances: usize) -> Vec<usize> {
-    let most = |now: usize, easy: usize| if now > easy { easy - easy / 16 } else { easy };
+/// What there may be. Once something is above it, more goes than must, so that the next start does not begin it all again.
+fn targets(now: Totals, most: Totals) -> Totals {
+    let target = |now: usize, most: usize| if now > most { most - most / 16 } else { most };
+    let mut usage = Usage::default();
+    for it in Resource::ALL {
+        usage[it] = target(now.usage[it], most.usage[it]);
+    }
+    Totals {
+        instances: target(now.instances, most.instances),
+        usage,
+    }
+}
+
+/// Indices of the instances that go, the coldest first, and why. `now` is without those that are going already.
+pub(super) fn victims(
+    candidates: &[Candidate],
+    mut now: Totals,
+    most: Totals,
+) -> Vec<(usize, Reason)> {
+    let targets = targets(now, most);
     let mut idle: Vec<usize> = (0..candidates.len())
         .filter(|index| !candidates[*index].busy)
         .collect();
     idle.sort_by_key(|index| std::cmp::Reverse(candidates[*index].unused));
-    let mut instances = candidates.len();
-    let mut bytes: usize = candidates.iter().map(|it| it.bytes).sum();
-    let most_instances = most(instances, easy_instances(max_instances));
-    let most_bytes = most(bytes, memory::EASY_BYTES);
-    idle.into_iter()
-        .take_while(|index| {
-            let candidate = candidates[*index];
-            let goes = candidate.unused >= IDLE || instances > most_instances || bytes > most_bytes;
-            instances -= 1;
-            bytes -= candidate.bytes;
-            goes
-        })
-        .collect()
+    let mut victims = Vec::new();
+    for index in idle {
+        let candidate = candidates[index];
+        let scarce = Resource::ALL
+            .into_iter()
+            .find(|it| now.usage[*it] > targets.usage[*it] && candidate.usage[*it] > 0);
+        let reason = if candidate.unused >= IDLE {
+            Reason::Idle
+        } else if now.instances > targets.instances {
+            Reason::Instances
+        } else if let Some(resource) = scarce {
+            Reason::Used(resource)
+        } else {
+            continue;
+        };
+        now.instances = now.instances.saturating_sub(1);
+        now.usage = now.usage.minus(candidate.usage);
+        victims.push((index, reason));
+    }
+    victims
+}
+
+/// What there may be of everything.
+pub(super) fn most(most_instances: usize) -> Totals {
+    Totals {
+        instances: most_instances,
+        usage: memory::easy(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn candidate(unused_s: u64, heap_mib: usize, busy: bool) -> Candidate {
+    const MIB: usize = 1 << 20;
+
+    fn candidate(unused_s: u64, cage_mib: usize, busy: bool) -> Candidate {
+        let mut usage = Usage::default();
+        usage[Resource::Cage] = cage_mib * MIB;
         Candidate {
             unused: Duration::from_secs(unused_s),
-            bytes: heap_mib << 20,
+            usage,
             busy,
         }
+    }
+
+    fn go(candidates: &[Candidate], most_instances: usize, most_mib: usize) -> Vec<usize> {
+        let mut now = Totals::default();
+        for candidate in candidates {
+            now.instances += 1;
+            now.usage = now.usage.plus(candidate.usage);
+        }
+        let mut most = Totals {
+            instances: most_instances,
+            usage: Usage::default(),
+        };
+        most.usage[Resource::Cage] = most_mib * MIB;
+        let victims = victims(candidates, now, most);
+        victims.into_iter().map(|(index, _)| index).collect()
     }
 
     #[test]
@@ -105,11 +159,11 @@ mod tests {
             candidate(9, 950, true),
             candidate(2, 950, false),
         ];
-        assert_eq!(victims(&large, 100), [1, 3]);
-        assert_eq!(victims(&large[..2], 100), Vec::<usize>::new());
+        assert_eq!(go(&large, 100, 2048), [1, 3]);
+        assert_eq!(go(&large[..2], 100, 2048), Vec::<usize>::new());
         let many: Vec<_> = (0..90).map(|unused| candidate(unused, 0, false)).collect();
-        assert_eq!(victims(&many, 100), [89, 88, 87, 86, 85, 84, 83]);
-        assert_eq!(victims(&many[..88], 100), Vec::<usize>::new());
+        assert_eq!(go(&many, 88, 2048), [89, 88, 87, 86, 85, 84, 83]);
+        assert_eq!(go(&many, 90, 2048), Vec::<usize>::new());
     }
 
     #[test]
@@ -123,11 +177,23 @@ mod tests {
     }
 
     #[test]
-    fn isolates_are_bounded_by_the_mappings_that_the_kernel_allows() {
-        assert_eq!(by_mappings(65_530), 4395);
-        assert_eq!(by_mappings(11_000), 500);
-        assert_eq!(by_mappings(0), 1);
-        assert_eq!(by_mappings(1 << 30), MAX_INSTANCES);
+    fn an_instance_that_has_nothing_of_what_is_scarce_stays() {
+        let mut some = [
+            candidate(9, 1, false),
+            candidate(8, 1, false),
+            candidate(7, 1, false),
+        ];
+        some[1].usage[Resource::Code] = MIB;
+        let mut now = Totals::default();
+        now.usage[Resource::Code] = MIB;
+        now.usage[Resource::Cage] = 3 * MIB;
+        let mut most = now;
+        most.instances = 100;
+        most.usage[Resource::Code] = MIB / 2;
+        assert_eq!(
+            victims(&some, now, most),
+            [(1, Reason::Used(Resource::Code))]
+        );
     }
 
     #[test]
@@ -137,7 +203,7 @@ mod tests {
             candidate(700, 1, true),
             candidate(599, 1, false),
         ];
-        assert_eq!(victims(&some, 100), [0]);
-        assert_eq!(victims(&[], 100), Vec::<usize>::new());
+        assert_eq!(go(&some, 100, 100), [0]);
+        assert_eq!(go(&[], 100, 100), Vec::<usize>::new());
     }
 }

@@ -5,13 +5,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
 use isolet_crds::bundle::{Bundle, FunctionIdentity, SecretValues};
 use tokio::time::Instant;
 
-use super::eviction;
+use super::cell::Cell;
+use super::eviction::{self, Totals};
 use super::inbound::Inbound;
 use super::revision::Revision;
 use super::state::{Answer, Answered};
@@ -19,8 +21,9 @@ use super::{Services, lock};
 use crate::control::{LoadError, Loaded, SentCode};
 use crate::isolate::Blueprint;
 use crate::limits::body::BodyLimit;
-use crate::limits::memory;
+use crate::limits::heap::HeapBudget;
 use crate::limits::wall_clock::WallClock;
+use crate::limits::{growth, memory};
 use crate::router::Router;
 use crate::server::error::RequestError;
 use crate::web::RequestHead;
@@ -180,7 +183,7 @@ impl Functions {
         let services = Arc::clone(&self.services);
         let revision = Arc::new(Revision::new(name, blueprint, metrics, services));
         if is_tried {
-            let cell = revision.start(None).await?;
+            let cell = revision.try_out().await?;
             if before.is_some_and(|before| before.running().is_some()) {
                 revision.adopt(&cell);
             }
@@ -195,19 +198,25 @@ impl Functions {
         std::thread::Builder::new()
             .name("eviction".into())
             .spawn(move || {
+                let mut leaving = Vec::new();
                 loop {
                     memory::wait_until_tight(eviction::TICK);
                     let Some(functions) = functions.upgrade() else {
                         return;
                     };
-                    functions.evict();
+                    functions.evict(&mut leaving);
+                    drop(functions);
+                    std::thread::sleep(eviction::PAUSE);
                 }
             })?;
         Ok(())
     }
 
-    fn evict(&self) {
-        self.services.pool.pause(memory::is_full());
+    /// `leaving`: instances that were told to go and may not be gone yet.
+    fn evict(&self, leaving: &mut Vec<Weak<HeapBudget>>) {
+        memory::sample();
+        // Those that nobody waits for go first.
+        let surplus = self.services.pool.tighten(!memory::has_room_for_more(1));
         let functions: Vec<_> = lock(&self.by_uid).values().cloned().collect();
         for revision in functions.iter().filter_map(|function| function.revision()) {
             revision.shrink();
@@ -224,29 +233,55 @@ impl Functions {
             .iter()
             .map(|(_, cell, unused)| eviction::Candidate {
                 unused: *unused,
-                bytes: cell.bytes(),
+                usage: cell.usage(),
                 busy: cell.is_busy(),
             })
             .collect();
-        for index in eviction::victims(&candidates, self.services.max_instances) {
+        let most = eviction::most(self.services.gate.most_instances());
+        let mut now = self.totals(leaving);
+        now.usage = now.usage.minus(surplus);
+        let victims = eviction::victims(&candidates, now, most);
+        if victims.is_empty() && leaving.is_empty() {
+            growth::nothing_goes();
+        }
+        for (index, reason) in victims {
             let (revision, cell, _) = &live[index];
             revision.retire(cell);
+            leaving.push(cell.budget());
+            self.services.metrics.evicted(reason.name());
         }
-        let start = Instant::now();
-        for (_, cell, unused) in &live {
-            if cell.should_collect(*unused) && !cell.is_busy() {
-                cell.compact();
-            }
-            // The next look goes on with it.
-            if start.elapsed() >= eviction::TICK / 4 {
-                break;
-            }
+        compact(live.iter().map(|(_, cell, unused)| (cell, *unused)));
+    }
+
+    /// What there will be when those are gone that are leaving, and those have started that wait.
+    fn totals(&self, leaving: &mut Vec<Weak<HeapBudget>>) -> Totals {
+        leaving.retain(|budget| budget.strong_count() > 0);
+        let gate = &self.services.gate;
+        let going = leaving.iter().filter_map(Weak::upgrade);
+        let used = memory::used();
+        Totals {
+            instances: (gate.instances() + gate.waiting()).saturating_sub(leaving.len()),
+            usage: going.fold(used, |used, budget| used.minus(budget.usage())),
         }
     }
 
     fn count(&self) {
         let count = lock(&self.by_uid).len();
         self.services.metrics.functions(count);
+    }
+}
+
+/// Has idle instances that have grown give back what they do not need.
+fn compact<'c>(live: impl Iterator<Item = (&'c Arc<Cell>, Duration)>) {
+    let start = Instant::now();
+    for (cell, unused) in live {
+        if cell.should_collect(unused) && !cell.is_busy() {
+            cell.compact();
+        }
+        // The next look goes on with it.
+        if start.elapsed() >= eviction::TICK / 4 {
+            break;
+        }
     }
 }
 

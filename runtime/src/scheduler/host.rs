@@ -27,6 +27,8 @@ const UNCHARGED_BYTES: usize = 4 << 10;
 /// How many times `limits.memory` the WebAssembly memories of one instance may come to before it is replaced: past one time
 /// it gets no new requests (see `cell`), past this no more memories.
 const WASM_MEMORIES: u64 = 4;
+/// What a WebAssembly memory counts for at least: it takes memory mappings and gigabytes of addresses, however small.
+const WASM_LEAST_BYTES: u64 = 1 << 20;
 
 /// The process around one instance.
 pub(super) struct InstanceHost {
@@ -273,14 +275,16 @@ impl Host for InstanceHost {
     fn wasm_memory(&mut self, maximum_bytes: Option<u64>) -> Result<u64, HostError> {
         let limit = self.revision.limits().memory_bytes;
         let bytes = maximum_bytes.map_or(limit, |bytes| bytes.min(limit));
+        let budget = Arc::clone(&self.budget);
         self.with(|state| {
-            let sum = state.wasm_bytes.saturating_add(bytes);
+            let sum = state.wasm_bytes.saturating_add(bytes.max(WASM_LEAST_BYTES));
             if sum > limit.saturating_mul(WASM_MEMORIES) {
                 return Err(HostError::Range(
                     "too many WebAssembly memories for limits.memory: declare a maximum, or make one and use it again".into(),
                 ));
             }
             state.wasm_bytes = sum;
+            budget.note_wasm(sum);
             Ok(bytes)
         })
     }

@@ -7,7 +7,8 @@
 //!                 State               its requests, timers, bodies, fetches
 //!                 InstanceHost        what JavaScript asks for; lies in the isolate's slot
 //!             starts              first starts, for the agent
-//!             eviction            which instances go when there are too many
+//!             gate                where a start waits for room
+//!             eviction            which instances go when there is little
 //!           pipe, inbound, outbound   bodies that leave, bodies that arrive, requests to the agent
 //! ```
 //!
@@ -18,6 +19,7 @@ mod cell;
 pub mod console;
 mod eviction;
 mod functions;
+mod gate;
 mod host;
 mod inbound;
 mod meter;
@@ -27,18 +29,16 @@ mod revision;
 mod starts;
 mod state;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use eviction::max_instances;
 pub use functions::{Admission, Function, Functions, Offer};
+pub use gate::Gate;
 pub use outbound::Egress;
 pub use starts::StartLog;
 pub use state::{Answered, Failure};
 
 use crate::isolate::{Breadcrumb, Pool};
 use crate::limits::account::Accounts;
-use crate::limits::memory;
 use crate::worker::metrics::Metrics;
 
 /// What all instances of a worker share.
@@ -62,23 +62,10 @@ pub struct Services {
     pub start_log: StartLog,
     /// Instances that one revision may have.
     pub most_instances: usize,
-    /// Live instances.
-    pub instances: AtomicUsize,
-    /// Instances that the process can hold, beside the pool.
-    pub max_instances: usize,
+    /// Lets instances start.
+    pub gate: Gate,
     /// For tasks that begin outside any.
     pub runtime: tokio::runtime::Handle,
-}
-
-impl Services {
-    /// Whether another instance may start.
-    fn has_room(&self) -> bool {
-        let instances = self.instances.load(Ordering::Relaxed);
-        if instances > eviction::easy_instances(self.max_instances) {
-            memory::raise_alarm();
-        }
-        instances < self.max_instances && !memory::is_full()
-    }
 }
 
 /// No code panics while it holds one of the scheduler's locks, so poison carries no news.

@@ -14,6 +14,7 @@ use isolet_crds::bundle::FunctionIdentity;
 
 use super::cell::{Cell, Load};
 use super::console::Console;
+use super::gate::{PATIENCE, Reservation};
 use super::state::Failure;
 use super::{Services, lock};
 use crate::control::{LoadError, Start};
@@ -111,7 +112,10 @@ impl Revision {
             Some(Choice::Grow(stalled)) => return Ok(self.another().await.unwrap_or(stalled)),
             None => {}
         }
-        let mut failed = self.starting.lock().await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let overloaded = || Failure::from(RequestError::Overloaded);
+        let starting = tokio::time::timeout_at(deadline, self.starting.lock()).await;
+        let mut failed = starting.map_err(|_| overloaded())?;
         if let Some(cell) = self.running() {
             return Ok(cell);
         }
@@ -119,10 +123,8 @@ impl Revision {
         if let Some(failed) = failed.as_ref().filter(|failed| failed.again > now) {
             return Err(start_failed(&failed.error));
         }
-        if !self.services.has_room() {
-            return Err(RequestError::Overloaded.into());
-        }
-        match self.start_soon().await {
+        let reservation = self.services.admit(deadline).await.ok_or_else(overloaded)?;
+        match self.start_soon(reservation).await {
             Ok(cell) => {
                 *failed = None;
                 self.adopt(&cell);
@@ -157,18 +159,28 @@ impl Revision {
 
     /// Makes an instance for a request that waits: on this thread if that is quick, of an isolate of the pool if one is
     /// ready (to make one takes a millisecond).
-    async fn start_soon(self: &Arc<Self>) -> Result<Arc<Cell>, LoadError> {
+    async fn start_soon(
+        self: &Arc<Self>,
+        reservation: Reservation,
+    ) -> Result<Arc<Cell>, LoadError> {
         let blank = self.services.pool.take(self.memory_bytes());
         if self.is_quick.load(Ordering::Relaxed) {
-            return Cell::start(self, blank);
+            return Cell::start(self, blank, reservation);
         }
-        self.start(blank).await
+        self.start(blank, reservation).await
+    }
+
+    /// Makes an instance to see whether that works.
+    pub(super) async fn try_out(self: &Arc<Self>) -> Result<Arc<Cell>, LoadError> {
+        let reservation = self.services.admit_trial().await;
+        self.start(None, reservation).await
     }
 
     /// Makes an instance, where it may block.
-    pub(super) async fn start(
+    async fn start(
         self: &Arc<Self>,
         blank: Option<Blank>,
+        reservation: Reservation,
     ) -> Result<Arc<Cell>, LoadError> {
         let ended = |_| LoadError {
             message: "the worker is ending".into(),
@@ -181,7 +193,7 @@ impl Revision {
         let cell = self
             .services
             .runtime
-            .spawn_blocking(move || Cell::start(&revision, blank))
+            .spawn_blocking(move || Cell::start(&revision, blank, reservation))
             .await
             .map_err(ended)?;
         drop(permit);
@@ -237,11 +249,9 @@ impl Revision {
 
     /// Makes a further instance, unless one is being made or this fails, which is no news: the one there goes on.
     async fn another(self: &Arc<Self>) -> Option<Arc<Cell>> {
-        if !self.services.has_room() {
-            return None;
-        }
         let _one_at_a_time = self.starting.try_lock().ok()?;
-        let cell = self.start_soon().await.ok()?;
+        let reservation = self.services.try_admit()?;
+        let cell = self.start_soon(reservation).await.ok()?;
         let mut current = lock(&self.current);
         let has_room = current.further.len() + 1 < self.services.most_instances;
         if current.cell.is_some() && has_room {

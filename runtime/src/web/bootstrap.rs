@@ -46,7 +46,7 @@ macro_rules! scripts {
 
 const PARAMETERS: [&str; 4] = ["primordials", "ops", "internals", "globalThis"];
 
-static SCRIPTS: [Script; 18] = scripts![
+static SCRIPTS: [Script; 19] = scripts![
     "00_primordials.js",
     "01_errors.js",
     "02_lazy.js",
@@ -62,6 +62,7 @@ static SCRIPTS: [Script; 18] = scripts![
     "60_clone.js",
     "70_clock.js",
     "72_wasm.js",
+    "73_buffers.js",
     "80_dispatch.js",
     "90_warm.js",
     "99_global.js",

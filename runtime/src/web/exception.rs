@@ -5,6 +5,7 @@
 
 use super::host::Exception;
 use super::op::string;
+use crate::limits::cpu;
 
 /// Longest message kept, in bytes.
 const MESSAGE_BYTES: usize = 4096;
@@ -54,7 +55,7 @@ fn message_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>)
             (_, None) => {}
         }
     }
-    match value.to_detail_string(scope) {
+    match may_run().then(|| value.to_detail_string(scope)).flatten() {
         Some(text) => bounded(readable(scope, text), MESSAGE_BYTES),
         None => "a value without text".to_owned(),
     }
@@ -66,9 +67,14 @@ fn property(
     name: &str,
 ) -> Option<String> {
     let key = string(scope, name);
-    let value = object.get(scope, key.into())?;
+    let value = may_run().then(|| object.get(scope, key.into())).flatten()?;
     let text = v8::Local::<v8::String>::try_from(value).ok()?;
     Some(bounded(readable(scope, text), STACK_BYTES))
+}
+
+/// Whether the tenant's code may run: once it was terminated, nobody would end it again.
+fn may_run() -> bool {
+    !cpu::is_terminated()
 }
 
 fn readable(scope: &v8::PinScope<'_, '_>, text: v8::Local<'_, v8::String>) -> String {
@@ -104,7 +110,7 @@ fn with_causes(
     let mut current = v8::Local::new(scope, value);
     let key = string(scope, "cause");
     for _ in 0..CAUSES {
-        if !current.is_native_error() {
+        if !current.is_native_error() || !may_run() {
             break;
         }
         let Some(cause) = v8::Local::<v8::Object>::try_from(current)

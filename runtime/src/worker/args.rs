@@ -46,7 +46,10 @@ pub struct WorkerArgs {
     /// Seconds after which a client that takes nothing of its answer is let go.
     #[arg(long, default_value_t = 60)]
     pub stall_timeout_seconds: u64,
-    /// Isolates that live at once; 0: as many as the kernel's limit of memory mappings allows.
+    /// Memory that this process and its like may have, in bytes; 0: the limit of their control group, or the machine's.
+    #[arg(long, default_value_t = 0)]
+    pub memory_bytes: usize,
+    /// Instances that live at once; 0: as many as there is memory for.
     #[arg(long, default_value_t = 0)]
     pub max_instances: usize,
     /// Threads that run JavaScript; 0: one a core.

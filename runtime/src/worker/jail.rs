@@ -137,6 +137,8 @@ const ALLOWED: &[libc::c_long] = &[
     // The descriptors that are there, and connections accepted from them.
     libc::SYS_accept4,
     libc::SYS_read,
+    // Of /proc/self/statm, opened before.
+    libc::SYS_pread64,
     libc::SYS_readv,
     libc::SYS_write,
     libc::SYS_writev,

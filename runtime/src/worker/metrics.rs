@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::isolate::CodeUse;
+use crate::limits::memory::{self, Resource};
 
 /// Counters of the worker.
 #[derive(Debug)]
@@ -29,6 +30,9 @@ pub struct Metrics {
     functions: Gauge,
     /// Counters of requests that are for no Function.
     of_none: FunctionMetrics,
+    evictions: Family<EvictionLabels, Counter>,
+    used: Family<ResourceLabels, Gauge>,
+    full: Family<ResourceLabels, Gauge>,
 }
 
 /// Counters of one Function, found once and not by name for each request. Each appears when it first counts.
@@ -73,6 +77,16 @@ struct SourceLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EvictionLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabels {
+    resource: &'static str,
 }
 
 /// Upper bounds of the duration's buckets, in seconds.
@@ -136,6 +150,20 @@ impl Metrics {
         registry.register("pool_isolates", "Isolates ready for a start", pool.clone());
         let functions = Gauge::default();
         registry.register("functions", "Functions loaded", functions.clone());
+        let evictions = Family::default();
+        registry.register(
+            "evictions",
+            "Idle instances that went, by what there was too much of",
+            evictions.clone(),
+        );
+        let used = Family::default();
+        registry.register(
+            "used",
+            "What all instances use of what the process has",
+            used.clone(),
+        );
+        let full = Family::default();
+        registry.register("full", "Above this no instance starts", full.clone());
         Self {
             registry,
             requests,
@@ -148,7 +176,30 @@ impl Metrics {
             instances,
             pool,
             functions,
+            evictions,
+            used,
+            full,
             of_none: FunctionMetrics::default(),
+        }
+    }
+
+    /// Counts an idle instance that goes.
+    pub fn evicted(&self, reason: &'static str) {
+        self.evictions
+            .get_or_create(&EvictionLabels { reason })
+            .inc();
+    }
+
+    fn set_memory(&self) {
+        let (used, full) = (memory::used(), memory::full());
+        for it in Resource::ALL {
+            let labels = ResourceLabels {
+                resource: it.name(),
+            };
+            // A limit that there is not is the largest number.
+            let number = |amount: usize| i64::try_from(amount).unwrap_or(i64::MAX);
+            self.used.get_or_create(&labels).set(number(used[it]));
+            self.full.get_or_create(&labels).set(number(full[it]));
         }
     }
 
@@ -236,6 +287,7 @@ impl Metrics {
 
     /// Prometheus' text format.
     pub fn text(&self) -> String {
+        self.set_memory();
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);

@@ -30,7 +30,8 @@ pub use args::WorkerArgs;
 use crate::isolate::snapshot::{Snapshot, SnapshotError};
 use crate::isolate::{Breadcrumb, Pool, ffi, ffi_schedule, platform};
 use crate::limits::cpu;
-use crate::scheduler::{Egress, Functions, Services, max_instances};
+use crate::limits::memory::{self, Capacity};
+use crate::scheduler::{Egress, Functions, Gate, Services};
 use crate::server::ClientLimits;
 
 /// Descriptors of the worker itself.
@@ -98,6 +99,8 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
         stall_timeout: Duration::from_secs(args.stall_timeout_seconds),
     };
     ffi_schedule::set_slice(ffi_schedule::SERVING);
+    // Inside V8 at once: threads that serve, seats of those that compute for long, starts.
+    memory::begin(Capacity::read(args.memory_bytes, threads + cores + threads))?;
     let landlock = jail::restrict_files_and_network()?;
     platform::initialize(cores.min(4) as u32);
     let snapshot = Snapshot::load(inherited.snapshot)?;
@@ -113,8 +116,8 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
         }),
     )?;
     let is_stuck = stuck.clone();
-    let max_instances = match args.max_instances {
-        0 => max_instances(),
+    let most_instances = match args.max_instances {
+        0 => usize::MAX,
         given => given,
     };
     let pool = Pool::start(snapshot)?;
@@ -144,8 +147,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             start_log: Default::default(),
             dev: args.dev,
             most_instances: threads,
-            instances: Default::default(),
-            max_instances,
+            gate: Gate::new(most_instances),
             runtime: tokio::runtime::Handle::current(),
         });
         let functions = Arc::new(Functions::new(

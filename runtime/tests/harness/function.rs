@@ -39,6 +39,12 @@ impl Function {
         }
     }
 
+    /// The same in another namespace.
+    pub fn namespaced(mut self, namespace: &str) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
     pub fn uid(&self) -> String {
         format!("uid-{}-{}", self.namespace, self.name)
     }

@@ -64,6 +64,8 @@ internals.patchWebAssembly = () => {
     if (copy.maximum === undefined || copy.maximum >= 0) copy.maximum = op_wasm_memory(copy.maximum);
     return ReflectConstruct(Memory, [copy], new.target);
   }
+  // As for other buffers (73_buffers.js).
+  delete Memory.prototype.toResizableBuffer;
   replaceConstructor(Memory, WasmMemory);
   define(WebAssembly, "Memory", WasmMemory);
 

@@ -180,9 +180,22 @@ test("structuredClone transfers", () => {
   const twice = new ArrayBuffer(1);
   throws(() => structuredClone(1, { transfer: [twice, twice] }), "DataCloneError");
   same(twice.byteLength, 1);
-  const resizable = new ArrayBuffer(4, { maxByteLength: 16 });
-  const moved = structuredClone(resizable, { transfer: [resizable] });
-  same(moved.byteLength, 4);
+});
+
+test("ArrayBuffers that can be resized are off, others are what they were", () => {
+  throws(() => new ArrayBuffer(4, { maxByteLength: 16 }), "TypeError");
+  throws(() => ArrayBuffer(4), "TypeError");
+  same(WebAssembly.Memory.prototype.toResizableBuffer, undefined);
+  const buffer = new ArrayBuffer(4, {});
+  same(buffer.constructor, ArrayBuffer);
+  same(buffer instanceof ArrayBuffer, true);
+  same(buffer.slice(1) instanceof ArrayBuffer, true);
+  same(buffer.slice(1).byteLength, 3);
+  same(new Uint8Array(2).buffer instanceof ArrayBuffer, true);
+  alike([ArrayBuffer.name, ArrayBuffer.length, ArrayBuffer.isView(new Uint8Array(1))], ["ArrayBuffer", 1, true]);
+  class Mine extends ArrayBuffer {}
+  same(new Mine(3) instanceof Mine, true);
+  same(new Mine(3).byteLength, 3);
 });
 
 test("a dependent signal that only its listener keeps", async () => {

@@ -1,0 +1,107 @@
+//! Who may grow by a lot at once.
+//!
+//! V8 tells that a heap is at its limit, not what it is about to allocate: that may be a string of 1 GiB, and V8 ends the
+//! process where it does not fit. So a heap that reaches what it may have without asking waits here, on its own thread, until
+//! no other is at this and the coldest idle instances have made room; then it may have any one object that there is.
+//! After that step it is measured: it gets a limit that fits what it has become, or is ended.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::memory;
+
+/// By how much one may grow: the largest object of V8, and what surrounds it.
+pub const STRIDE_BYTES: usize = (1 << 30) + (64 << 20);
+/// Longest wait for the one before, which is inside one native of V8.
+const TURN: Duration = Duration::from_secs(10);
+/// Longest wait for room, while idle instances go.
+const ROOM: Duration = Duration::from_secs(1);
+/// Between two looks whether there is room.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The right to grow, until dropped.
+#[derive(Debug)]
+pub struct Permit {
+    is_mine: bool,
+}
+
+static TAKEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+static GROWS: AtomicBool = AtomicBool::new(false);
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+/// Looks for idle instances that found none.
+static VAIN: AtomicUsize = AtomicUsize::new(0);
+
+/// Waits until the caller may grow. Bounded: then it may in any case, and V8 decides.
+pub fn ask() -> Permit {
+    ASKED.fetch_add(1, Ordering::Relaxed);
+    let taken = TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut taken, waited) = TAKEN
+        .1
+        .wait_timeout_while(taken, TURN, |taken| *taken)
+        .unwrap_or_else(PoisonError::into_inner);
+    if waited.timed_out() && *taken {
+        return Permit { is_mine: false };
+    }
+    *taken = true;
+    drop(taken);
+    GROWS.store(true, Ordering::Relaxed);
+    let until = Instant::now() + ROOM;
+    let vain = VAIN.load(Ordering::Relaxed);
+    // The second look that finds nothing began after this one's alarm.
+    while !memory::has_room_to_grow()
+        && VAIN.load(Ordering::Relaxed) < vain + 2
+        && Instant::now() < until
+    {
+        memory::raise_alarm();
+        std::thread::sleep(LOOK);
+    }
+    Permit { is_mine: true }
+}
+
+/// Nothing idle is left that could go.
+pub fn nothing_goes() {
+    VAIN.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Whether one grows, or waits for the room to.
+pub fn is_under_way() -> bool {
+    GROWS.load(Ordering::Relaxed)
+}
+
+/// How often one has asked.
+pub fn asked() -> usize {
+    ASKED.load(Ordering::Relaxed)
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.is_mine {
+            GROWS.store(false, Ordering::Relaxed);
+            *TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner) = false;
+            TAKEN.1.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_grows() {
+        let first = ask();
+        let second = std::thread::spawn(|| {
+            let permit = ask();
+            assert!(is_under_way());
+            drop(permit);
+        });
+        while asked() < 2 {
+            std::thread::yield_now();
+        }
+        assert!(!second.is_finished());
+        drop(first);
+        second.join().unwrap();
+        assert!(!is_under_way());
+    }
+}
