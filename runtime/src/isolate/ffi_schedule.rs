@@ -10,8 +10,8 @@ use std::time::Duration;
 
 /// Slice of a thread that serves: near the least that the kernel takes (0.1 ms).
 pub const SERVING: Duration = Duration::from_micros(200);
-/// Slice of a thread that computes for long: near the most that the kernel takes (100 ms).
-pub const COMPUTING: Duration = Duration::from_millis(20);
+/// Slice of a thread that computes for long: the most that the kernel takes.
+pub const COMPUTING: Duration = Duration::from_millis(100);
 
 /// `struct sched_attr` in its first version, sched_setattr(2).
 #[repr(C)]

@@ -92,11 +92,11 @@ internals.start = (namespace, pairs) => {
 internals.dispatch = (id, method, url, fields, inbound) => {
   const request = arrivingRequest(method, url, fields, inbound);
   const entry = { request, cancel: undefined };
-  MapPrototypeSet(underWay, id, entry);
   let result;
   try {
     result = FunctionPrototypeCall(handle, handler, request, env, new ExecutionContext(underWay, id));
     if (!isResponse(result)) {
+      MapPrototypeSet(underWay, id, entry);
       // A tenant's Promise.prototype.constructor can make either call throw.
       PromisePrototypeThen(PromiseResolve(result), (value) => {
         if (isResponse(value)) send(id, entry, value);
@@ -124,7 +124,8 @@ function send(id, entry, response) {
     fail(id, error);
     return;
   }
-  if (!moving) MapPrototypeDelete(underWay, id);
+  if (moving) MapPrototypeSet(underWay, id, entry);
+  else MapPrototypeDelete(underWay, id);
 }
 
 // Hands the response to the host. Returns whether its body still has to be moved.

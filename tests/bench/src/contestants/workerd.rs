@@ -66,6 +66,9 @@ fn start(plan: &Plan, services: &[String]) -> anyhow::Result<Server> {
     let folder = folder(plan)?;
     for app in fs::read_dir("tests/bench/apps")? {
         let app = app?;
+        if !app.file_type()?.is_file() {
+            continue;
+        }
         fs::copy(app.path(), folder.join(app.file_name()))?;
     }
     let main = services
