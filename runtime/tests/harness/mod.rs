@@ -171,6 +171,11 @@ impl Builder {
 impl Worker {
     /// Sends a revision, as the agent does.
     pub async fn put(&self, function: &Function) -> Result<Loaded, LoadError> {
+        self.try_put(function).await.unwrap()
+    }
+
+    /// The same, for a revision that may end the worker.
+    pub async fn try_put(&self, function: &Function) -> hyper::Result<Result<Loaded, LoadError>> {
         self.send(function, Request::builder(), &[]).await
     }
 
@@ -179,7 +184,7 @@ impl Worker {
         let head = Request::builder()
             .header(CHECKED_HEADER, "true")
             .header(CODE_BYTES_HEADER, code.len());
-        self.send(function, head, code).await
+        self.send(function, head, code).await.unwrap()
     }
 
     /// Sends a revision that is known to load, so that the worker does not try it.
@@ -192,7 +197,7 @@ impl Worker {
         function: &Function,
         head: http::request::Builder,
         code: &[u8],
-    ) -> Result<Loaded, LoadError> {
+    ) -> hyper::Result<Result<Loaded, LoadError>> {
         let (bundle, secrets) = function.encode();
         let length = bundle.len();
         let body: Vec<u8> = [bundle, secrets, code.to_vec()].concat();
@@ -202,14 +207,14 @@ impl Worker {
             .header(BUNDLE_BYTES_HEADER, length)
             .body(Full::new(body.into()))
             .unwrap();
-        let response = self.control.clone().send_request(request).await.unwrap();
+        let response = self.control.clone().send_request(request).await?;
         let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        match status.as_u16() {
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok(match status.as_u16() {
             200 => Ok(serde_json::from_slice(&body).unwrap()),
             422 => Err(serde_json::from_slice(&body).unwrap()),
             other => panic!("PUT answered {other}: {body:?}"),
-        }
+        })
     }
 
     /// Waits for the first starts that the agent has not been told of.
