@@ -33,6 +33,13 @@ const NEIGHBOUR: &str = "export default { async fetch() {
 } }";
 
 #[tokio::test]
+async fn a_worker_that_cannot_reach_the_agent_ends_and_is_not_blamed_on_a_function() {
+    let mut worker = worker().function("neighbour", NEIGHBOUR).start().await;
+    worker.cut_egress();
+    assert_eq!(worker.ended().await.code(), Some(1));
+}
+
+#[tokio::test]
 async fn responses_that_nobody_reads_hold_up_nobody() {
     let worker = worker()
         .with(

@@ -6,6 +6,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::control::{EGRESS_ERROR_HEADER, FINAL_URL_HEADER, FUNCTION_HEADER, REDIRECT_HEADER};
 use crate::egress::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
@@ -30,8 +31,12 @@ pub(super) struct Fetched {
 }
 
 impl Egress {
-    /// Speaks HTTP/2 over the socket; the connection lives as long as a clone of the answer or a request.
-    pub async fn connect(socket: UnixStream) -> Result<Self, hyper::Error> {
+    /// Speaks HTTP/2 over the socket; the connection lives as long as a clone of the answer or a request. `lost` is cancelled
+    /// when it ends: there is no other.
+    pub async fn connect(
+        socket: UnixStream,
+        lost: CancellationToken,
+    ) -> Result<Self, hyper::Error> {
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -41,6 +46,7 @@ impl Egress {
             if let Err(error) = connection.await {
                 tracing::error!(%error, "the egress connection to the agent ended");
             }
+            lost.cancel();
         });
         Ok(Self(sender))
     }

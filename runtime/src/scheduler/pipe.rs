@@ -20,6 +20,9 @@ use crate::web::host::CompletionId;
 /// Bytes that may wait; past them a writer has to.
 pub const CAPACITY_BYTES: usize = 64 << 10;
 
+/// Pieces are joined up to this size, in bytes.
+const JOINED_BYTES: usize = 8 << 10;
+
 /// What the ends tell the instance.
 pub trait PipeEvents: Send + Sync {
     /// A writer may go on.
@@ -135,7 +138,7 @@ impl PipeReader {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, PipeBroken>>> {
         let mut state = self.0.lock();
-        let Some(piece) = state.pieces.pop_front() else {
+        let Some(piece) = next_piece(&mut state.pieces) else {
             return match &state.end {
                 Some(Ok(())) => Poll::Ready(None),
                 Some(Err(broken)) => Poll::Ready(Some(Err(broken.clone()))),
@@ -183,6 +186,26 @@ impl Drop for PipeReader {
             self.0.events.gone();
         }
     }
+}
+
+/// The next piece, with those after it that fit into one with it: each that goes out alone costs a frame, and clients take
+/// very many small ones for an attack.
+fn next_piece(pieces: &mut VecDeque<Bytes>) -> Option<Bytes> {
+    let first = pieces.pop_front()?;
+    let fits = |length: usize, next: Option<&Bytes>| {
+        next.is_some_and(|next| length + next.len() <= JOINED_BYTES)
+    };
+    if !fits(first.len(), pieces.front()) {
+        return Some(first);
+    }
+    let mut joined = Vec::with_capacity(JOINED_BYTES);
+    joined.extend_from_slice(&first);
+    while fits(joined.len(), pieces.front())
+        && let Some(next) = pieces.pop_front()
+    {
+        joined.extend_from_slice(&next);
+    }
+    Some(joined.into())
 }
 
 impl Pipe {
@@ -280,6 +303,21 @@ mod tests {
         assert_eq!(seen.room.load(Ordering::Relaxed), 7);
         assert!(budget.try_charge(1 << 20));
         assert_eq!(writer.write(piece, CompletionId(8)), Written::Gone);
+    }
+
+    #[test]
+    fn small_pieces_leave_together() {
+        let (writer, mut reader, _, budget) = open(1 << 20);
+        for size in [1, 2, JOINED_BYTES - 3, 1, JOINED_BYTES, 5] {
+            let piece = Bytes::from(vec![0; size]);
+            assert_eq!(writer.write(piece, CompletionId(1)), Written::Accepted);
+        }
+        writer.close(None);
+        for size in [JOINED_BYTES, 1, JOINED_BYTES, 5] {
+            assert_eq!(next(&mut reader), Poll::Ready(Some(Ok(size))));
+        }
+        assert_eq!(next(&mut reader), Poll::Ready(None));
+        assert!(budget.try_charge(1 << 20));
     }
 
     #[test]

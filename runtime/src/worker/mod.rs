@@ -34,6 +34,8 @@ use crate::limits::memory::{self, Capacity};
 use crate::scheduler::{Egress, Functions, Gate, Services};
 use crate::server::ClientLimits;
 
+/// Time that requests get to finish in a worker that has no way out any more.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// Descriptors of the worker itself.
 const OWN_FILES: usize = 64;
 
@@ -132,7 +134,9 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
     let outcome = runtime.block_on(async {
         let listener = TcpListener::from_std(inherited.listener)?;
         let control = UnixStream::from_std(inherited.control)?;
-        let egress = Egress::connect(UnixStream::from_std(inherited.egress)?).await?;
+        let egress_lost = CancellationToken::new();
+        let egress = UnixStream::from_std(inherited.egress)?;
+        let egress = Egress::connect(egress, egress_lost.clone()).await?;
         let mut terminated = signal(SignalKind::terminate())?;
         let mut interrupted = signal(SignalKind::interrupt())?;
         jail::restrict_system_calls()?;
@@ -167,8 +171,10 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             opened.clone(),
             agent_gone,
         ));
+        let is_lost = egress_lost.clone();
         let shutdown = async move {
             tokio::select! {
+                () = is_lost.cancelled() => tracing::error!("no Function can fetch any more: the worker is replaced"),
                 _ = terminated.recv() => tracing::info!("told to end: draining"),
                 _ = gone => tracing::warn!("the agent is gone: draining"),
                 () = is_stuck.cancelled() => {}
@@ -182,12 +188,26 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             () = opened.cancelled() => true,
             () = &mut shutdown => false,
         };
+        let broken = async {
+            egress_lost.cancelled().await;
+            tokio::time::sleep(LAST_REQUESTS).await;
+            // Without an agent nobody starts another: requests under way have the whole drain.
+            if control.is_finished() {
+                std::future::pending::<()>().await;
+            }
+        };
         if serves {
-            crate::server::serve(listener, functions, client_limits, shutdown, drain).await;
+            tokio::select! {
+                () = crate::server::serve(listener, functions, client_limits, shutdown, drain) => {}
+                () = broken => {}
+            }
         }
+        let is_cut_off = egress_lost.is_cancelled() && !control.is_finished();
         control.abort();
         Ok(if stuck.is_cancelled() {
             ExitCode::from(cpu::STUCK_EXIT_STATUS)
+        } else if is_cut_off {
+            ExitCode::FAILURE
         } else {
             ExitCode::SUCCESS
         })

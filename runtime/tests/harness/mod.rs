@@ -38,6 +38,7 @@ use isolet_runtime::control::{
     STARTS_PATH, Starts,
 };
 use tokio::net::UnixStream;
+use tokio::task::AbortHandle;
 
 pub use client::{Answer, Exchange, Outgoing};
 pub use function::Function;
@@ -66,6 +67,7 @@ pub struct Worker {
     pub log: Log,
     pub pid: u32,
     child: Option<std::process::Child>,
+    egress: AbortHandle,
     control: SendRequest<Full<Bytes>>,
     breadcrumb: File,
 }
@@ -144,7 +146,7 @@ impl Builder {
         let log = Log::read(child.stdout.take().unwrap());
         drop((lent, control_theirs, egress_theirs, listener));
 
-        serve_egress(async_socket(egress), self.egress);
+        let egress = serve_egress(async_socket(egress), self.egress);
         let (control, connection) = hyper::client::conn::http2::handshake(
             TokioExecutor::new(),
             TokioIo::new(async_socket(control)),
@@ -157,6 +159,7 @@ impl Builder {
             log,
             pid: child.id(),
             child: Some(child),
+            egress,
             control,
             breadcrumb,
         };
@@ -169,6 +172,11 @@ impl Builder {
 }
 
 impl Worker {
+    /// Breaks the connection by which Functions reach the agent.
+    pub fn cut_egress(&self) {
+        self.egress.abort();
+    }
+
     /// Sends a revision, as the agent does.
     pub async fn put(&self, function: &Function) -> Result<Loaded, LoadError> {
         self.try_put(function).await.unwrap()
@@ -336,8 +344,8 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     );
 }
 
-fn serve_egress(socket: UnixStream, handler: Option<EgressHandler>) {
-    tokio::spawn(async move {
+fn serve_egress(socket: UnixStream, handler: Option<EgressHandler>) -> AbortHandle {
+    let serving = tokio::spawn(async move {
         let service = hyper::service::service_fn(move |request| {
             let handler = handler.clone();
             async move {
@@ -349,6 +357,7 @@ fn serve_egress(socket: UnixStream, handler: Option<EgressHandler>) {
             .serve_connection(TokioIo::new(socket), service)
             .await;
     });
+    serving.abort_handle()
 }
 
 fn async_socket(socket: StdUnixStream) -> UnixStream {
