@@ -5,6 +5,7 @@
 
 mod harness;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use harness::{Exchange, Function, Worker, eventually, worker};
@@ -20,6 +21,11 @@ const ENDS: [(u16, &str); 3] = [
 fn limits(limits: &mut ResolvedLimits) {
     limits.memory_bytes = 32 << 20;
     limits.cpu_ms = 2_000;
+    limits.timeout_ms = 60_000;
+}
+
+fn patient(limits: &mut ResolvedLimits) {
+    limits.cpu_ms = 60_000;
     limits.timeout_ms = 60_000;
 }
 
@@ -232,6 +238,10 @@ async fn start() -> Worker {
     worker().function("neighbour", NEIGHBOUR).start().await
 }
 
+async fn status(address: SocketAddr, path: String) -> Result<u16, String> {
+    Ok(Exchange::new(address, path).try_send().await?.status)
+}
+
 async fn all_is_well(worker: &mut Worker, after: &str) {
     let answer = worker.get("neighbour", "/").await.text().await;
     assert_eq!(answer, "fine", "{after}");
@@ -325,10 +335,7 @@ async fn many_that_grow_at_the_same_time_do_not_end_the_worker() {
     } }";
     let mut worker = start().await;
     for index in 0..FUNCTIONS {
-        let function = Function::new(&format!("f{index}"), source).limits(|limits| {
-            limits.cpu_ms = 60_000;
-            limits.timeout_ms = 60_000;
-        });
+        let function = Function::new(&format!("f{index}"), source).limits(patient);
         worker.put_checked(&function).await;
         assert_eq!(
             worker.get(&format!("f{index}"), "/").await.text().await,
@@ -343,9 +350,7 @@ async fn many_that_grow_at_the_same_time_do_not_end_the_worker() {
                 let together = Arc::clone(&together);
                 tokio::spawn(async move {
                     let _place = together.acquire().await.unwrap();
-                    let path = format!("/fn/default/f{index}/{what}");
-                    let answer = Exchange::new(address, path).try_send().await;
-                    answer.map(|answer| answer.status)
+                    status(address, format!("/fn/default/f{index}/{what}")).await
                 })
             })
             .collect();
@@ -401,21 +406,12 @@ async fn the_largest_objects_are_made_one_after_the_other() {
     } }";
     let mut worker = start().await;
     for index in 0..FUNCTIONS {
-        let function = Function::new(&format!("f{index}"), source).limits(|limits| {
-            limits.cpu_ms = 60_000;
-            limits.timeout_ms = 60_000;
-        });
+        let function = Function::new(&format!("f{index}"), source).limits(patient);
         worker.put_checked(&function).await;
     }
     let address = worker.address;
     let all: Vec<_> = (0..FUNCTIONS)
-        .map(|index| {
-            tokio::spawn(async move {
-                let path = format!("/fn/default/f{index}/");
-                let answer = Exchange::new(address, path).try_send().await;
-                answer.map(|answer| answer.status)
-            })
-        })
+        .map(|index| tokio::spawn(status(address, format!("/fn/default/f{index}/"))))
         .collect();
     for one in all {
         let status = one.await.unwrap().unwrap();

@@ -63,6 +63,9 @@ impl EgressServer {
             .max_header_list_size(MAX_READABLE_HEAD_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            // The worker may give up as many requests as it likes: hyper's bounds are for clients that are not our own.
+            .max_local_error_reset_streams(None)
+            .max_pending_accept_reset_streams(MAX_AT_ONCE_IN_ALL)
             .serve_connection(TokioIo::new(socket), service)
             .await;
         if let Err(error) = served {

@@ -146,14 +146,10 @@ unsafe extern "C" fn after_collection(
         return;
     }
     if kind.0 & v8::GCType::kGCTypeMarkSweepCompact.0 != 0 {
-        budget.exceed();
-        ffi_crash::suspect();
-        watch.handle.terminate_execution();
+        watch.end();
     } else {
         // Some of it may be garbage: a full collection at the next safe point tells.
-        watch
-            .handle
-            .request_interrupt(measure_heap_callback, std::ptr::null_mut());
+        watch.measure_soon();
     }
 }
 
@@ -191,6 +187,21 @@ fn large_bytes(isolate: &mut v8::Isolate, committed_bytes: usize) -> usize {
 pub(super) struct HeapWatch {
     budget: Arc<HeapBudget>,
     handle: v8::IsolateHandle,
+}
+
+impl HeapWatch {
+    /// Ends what runs: it uses more than it may.
+    fn end(&self) {
+        self.budget.exceed();
+        ffi_crash::suspect();
+        self.handle.terminate_execution();
+    }
+
+    /// Has the memory measured at the next safe point.
+    fn measure_soon(&self) {
+        self.handle
+            .request_interrupt(measure_heap_callback, std::ptr::null_mut());
+    }
 }
 
 impl HeapWatch {
@@ -236,14 +247,10 @@ unsafe extern "C" fn near_heap_limit(
     let budget = &watch.budget;
     budget.grow(|| cpu::hand_over(growth::ask));
     if budget.live_bytes() > budget.limit_bytes() {
-        budget.exceed();
-        ffi_crash::suspect();
-        watch.handle.terminate_execution();
+        watch.end();
     } else {
         // What it has become tells whether it may stay.
-        watch
-            .handle
-            .request_interrupt(measure_heap_callback, std::ptr::null_mut());
+        watch.measure_soon();
     }
     current_limit_bytes + growth::STRIDE_BYTES
 }

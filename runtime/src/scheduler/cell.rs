@@ -390,7 +390,7 @@ impl Cell {
             let rejection = revision.blueprint.positions.remap_exception(rejection);
             revision.console.write(
                 ConsoleLevel::Error,
-                format!("Uncaught (in promise) {}", described(&rejection)),
+                format!("Uncaught (in promise) {}", rejection.shown()),
             );
         }
         let mut late = Vec::new();
@@ -402,7 +402,7 @@ impl Cell {
             End::Done => {}
             End::Failed(exception) => {
                 let exception = revision.blueprint.positions.remap_exception(exception);
-                let text = format!("Uncaught {}", described(&exception));
+                let text = format!("Uncaught {}", exception.shown());
                 revision.console.write(ConsoleLevel::Error, text);
             }
             End::CpuExhausted => {
@@ -593,14 +593,5 @@ fn abort(request: RequestId, reason: &str) -> Entry {
     Entry::Abort {
         request,
         reason: reason.to_owned(),
-    }
-}
-
-/// An exception as the console shows it.
-fn described(exception: &crate::web::host::Exception) -> &str {
-    if exception.stack.is_empty() {
-        &exception.message
-    } else {
-        &exception.stack
     }
 }

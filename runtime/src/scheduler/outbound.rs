@@ -40,11 +40,14 @@ impl Egress {
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            // Each body that is given up while more of it is on its way counts as one, for as long as the connection lives.
+            .max_local_error_reset_streams(None)
             .handshake(TokioIo::new(socket))
             .await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::error!(%error, "the egress connection to the agent ended");
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%error, cause, "the egress connection to the agent ended");
             }
             lost.cancel();
         });

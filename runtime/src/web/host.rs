@@ -175,6 +175,17 @@ pub struct Exception {
     pub column: Option<u32>,
 }
 
+impl Exception {
+    /// As the console shows it.
+    pub fn shown(&self) -> &str {
+        if self.stack.is_empty() {
+            &self.message
+        } else {
+            &self.stack
+        }
+    }
+}
+
 /// The process around an instance, as the Web APIs see it.
 pub trait Host: 'static {
     /// Wall clock, in milliseconds since the Unix epoch. Stands still while JavaScript runs.

@@ -3,7 +3,7 @@
 //! ```text
 //! plan         how much, where            contestants/  who: each starts its own server
 //! rows/        what: a question a module  process, http, wrk   servers and load
-//! samples      taking turns, rounds       row, report, machine  the table
+//! samples      taking turns, rounds       row, report, machine, reasons  the table
 //! ```
 //!
 //! Results decide nothing: the exit status is 0 unless something could not run.
@@ -15,6 +15,7 @@ mod http;
 mod machine;
 mod plan;
 mod process;
+mod reasons;
 mod report;
 mod row;
 mod rows;

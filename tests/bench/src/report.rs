@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::contestants::Workload;
 use crate::machine::Machine;
 use crate::plan::Plan;
+use crate::reasons;
 use crate::row::{Row, Verdict};
 use crate::wrk::{self, Requests};
 
@@ -58,10 +59,9 @@ fn markdown(plan: &Plan, machine: &Machine, rows: &[Row]) -> String {
         .iter()
         .filter(|row| row.verdict == Verdict::Holds)
         .count();
-    let _ = writeln!(
-        text,
-        "\n{holds} of {with_goal} goals hold.\n\n## Notes on the rows\n"
-    );
+    let _ = writeln!(text, "\n{holds} of {with_goal} goals hold.");
+    text += &missed(rows);
+    text += "\n## Notes on the rows\n\n";
     for row in rows.iter().filter(|row| !row.note.is_empty()) {
         let _ = writeln!(text, "- {}: {}", row.question, row.note);
     }
@@ -69,6 +69,23 @@ fn markdown(plan: &Plan, machine: &Machine, rows: &[Row]) -> String {
         let _ = writeln!(text, "- failed to run: {}", escaped(failure));
     }
     text + &method(plan, machine)
+}
+
+/// Why the goals that are missed are.
+fn missed(rows: &[Row]) -> String {
+    let mut text = String::new();
+    let mut told = Vec::new();
+    for row in rows.iter().filter(|row| row.verdict == Verdict::Missed) {
+        let Some(found) = reasons::found(row.name).filter(|found| !told.contains(found)) else {
+            continue;
+        };
+        told.push(found);
+        let _ = writeln!(text, "- {}: {found}", row.question);
+    }
+    if text.is_empty() {
+        return text;
+    }
+    format!("\n## Why goals are missed\n\nAs found by profiling.\n\n{text}")
 }
 
 fn line(row: &Row) -> String {
