@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod connect;
+mod joined;
 pub mod policy;
 pub mod pool;
 pub mod redirect;
