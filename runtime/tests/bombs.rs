@@ -414,7 +414,11 @@ async fn the_largest_objects_are_made_one_after_the_other() {
         .map(|index| tokio::spawn(status(address, format!("/fn/default/f{index}/"))))
         .collect();
     for one in all {
-        let status = one.await.unwrap().unwrap();
+        let Ok(status) = one.await.unwrap() else {
+            // No room for one in a cage in pieces: the worker is replaced, in order.
+            assert_eq!(worker.ended().await.code(), Some(70));
+            return;
+        };
         assert!([200, 503].contains(&status), "{status}");
     }
     all_is_well(&mut worker, "the largest strings").await;

@@ -4,34 +4,45 @@
 //! which was given up stay counted for as long as the connection lives, and too many end it.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
 /// Pieces are joined up to this size, in bytes.
 const JOINED_BYTES: usize = 8 << 10;
+/// How often in a row others run first, to bring more, before a piece goes out smaller: a body's pieces come one by one from the
+/// task of its connection.
+const WAITS: u8 = 3;
 
 /// A body whose pieces that are there at the same time come as one.
 pub(super) struct Joined<B: Body<Data = Bytes>> {
     body: B,
-    /// What came after the piece that was given last.
+    /// What has come and was not given yet.
+    joined: Vec<u8>,
+    /// What came after that.
     next: Option<Result<Frame<Bytes>, B::Error>>,
+    is_over: bool,
+    waits: u8,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Joined<B> {
+impl<B: Body<Data = Bytes>> Joined<B> {
     pub(super) fn new(body: B) -> Self {
-        Self { body, next: None }
+        Self {
+            body,
+            joined: Vec::new(),
+            next: None,
+            is_over: false,
+            waits: 0,
+        }
     }
 
-    fn poll_next(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        match self.next.take() {
-            Some(next) => Poll::Ready(Some(next)),
-            None => Pin::new(&mut self.body).poll_frame(context),
+    fn take_joined(&mut self) -> Option<Result<Frame<Bytes>, B::Error>> {
+        self.waits = 0;
+        if self.joined.is_empty() {
+            return self.next.take();
         }
+        Some(Ok(Frame::data(std::mem::take(&mut self.joined).into())))
     }
 }
 
@@ -48,49 +59,40 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
-        let first = match ready!(this.poll_next(context)) {
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => data,
-                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
-            },
-            other => return Poll::Ready(other),
-        };
-        let mut joined = Vec::new();
-        while let Poll::Ready(Some(next)) = Pin::new(&mut this.body).poll_frame(context) {
-            let length = if joined.is_empty() {
-                first.len()
-            } else {
-                joined.len()
-            };
-            match next.as_ref().ok().and_then(Frame::data_ref) {
-                Some(data) if length + data.len() <= JOINED_BYTES => {
-                    if joined.is_empty() {
-                        joined.extend_from_slice(&first);
+        while this.next.is_none() && !this.is_over {
+            match Pin::new(&mut this.body).poll_frame(context) {
+                Poll::Ready(Some(frame)) => {
+                    let data = frame.as_ref().ok().and_then(Frame::data_ref);
+                    match data {
+                        Some(data) if this.joined.len() + data.len() <= JOINED_BYTES => {
+                            this.joined.extend_from_slice(data);
+                            this.waits = 0;
+                        }
+                        _ => this.next = Some(frame),
                     }
-                    joined.extend_from_slice(data);
                 }
-                _ => {
-                    this.next = Some(next);
-                    break;
+                Poll::Ready(None) => this.is_over = true,
+                Poll::Pending if this.joined.is_empty() => return Poll::Pending,
+                Poll::Pending if this.waits < WAITS => {
+                    this.waits += 1;
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
+                Poll::Pending => break,
             }
         }
-        let piece = if joined.is_empty() {
-            first
-        } else {
-            joined.into()
-        };
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        Poll::Ready(this.take_joined())
     }
 
     fn is_end_stream(&self) -> bool {
-        self.next.is_none() && self.body.is_end_stream()
+        self.joined.is_empty() && self.next.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         // What was taken out of the body and not given yet counts too.
         let waiting = self.next.as_ref().and_then(|next| next.as_ref().ok());
-        let waiting = waiting.and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
+        let waiting = waiting.and_then(Frame::data_ref).map_or(0, Bytes::len);
+        let waiting = (waiting + self.joined.len()) as u64;
         let hint = self.body.size_hint();
         let mut sum = SizeHint::new();
         if let Some(upper) = hint.upper() {
@@ -119,6 +121,20 @@ mod tests {
             let frame = body.frame().await.unwrap().unwrap();
             assert_eq!(frame.data_ref().map(Bytes::len), Some(size));
         }
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn pieces_that_come_one_by_one_are_joined_too() {
+        let frames = stream::unfold(0, async |count: usize| {
+            // As from another task: not there at the first look.
+            tokio::task::yield_now().await;
+            let frame = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x")));
+            (count < 1000).then_some((frame, count + 1))
+        });
+        let mut body = Joined::new(StreamBody::new(Box::pin(frames)));
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.data_ref().map(Bytes::len), Some(1000));
         assert!(body.frame().await.is_none());
     }
 
