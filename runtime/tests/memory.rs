@@ -170,7 +170,13 @@ async fn a_start_that_fails_gives_back_its_place() {
     for index in 0..4 {
         let name = format!("f{index}");
         worker.put(&Function::new(&name, COUNTER)).await.unwrap();
-        assert_eq!(answer(&worker, &name).await, "1");
+    }
+    eventually("what was made to try them is gone", async || {
+        instances(&worker).await == 0
+    })
+    .await;
+    for index in 0..4 {
+        assert_eq!(answer(&worker, &format!("f{index}")).await, "1");
     }
     // None had to go for another.
     for index in 0..4 {

@@ -39,7 +39,7 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
              is less than a slice of the kernel's scheduler."
         }
         "churn" => {
-            "the process' allocator keeps what it once had; V8's heaps go back to the kernel with their isolate."
+            "Not found yet: whether what grows is V8's, the allocator's or the number of instances that the budget lets live."
         }
         _ => return None,
     })
