@@ -11,10 +11,11 @@ mod zipf;
 
 use std::time::Duration;
 
-use crate::contestants::Entry;
 use crate::contestants::isolet::path;
+use crate::contestants::{Entry, START_PATIENCE, isolet, workerd};
 use crate::http::Connection;
 use crate::plan::Plan;
+use crate::process::Server;
 use crate::row::Row;
 
 /// Time that one answer may take where it is only to be right.
@@ -88,4 +89,16 @@ fn alive(port: u16, names: &[String]) -> anyhow::Result<usize> {
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+/// workerd with these tenants, once the first one answers.
+fn workerd_tenants(plan: &Plan, workers: &[(String, &str)]) -> anyhow::Result<Server> {
+    let mut server = workerd::serve_tenants(plan, workers)?;
+    let path = isolet::path("t0");
+    server.wait_for(
+        START_PATIENCE,
+        |connection| connection.get(&path),
+        b"hello t0",
+    )?;
+    Ok(server)
 }

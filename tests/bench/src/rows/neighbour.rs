@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{ask, ask_each, milliseconds, names};
-use crate::contestants::{Contestant, Entry, START_PATIENCE, isolet, workerd};
+use super::{ask, ask_each, milliseconds, names, workerd_tenants};
+use crate::contestants::{Contestant, Entry, START_PATIENCE, isolet};
 use crate::http::Connection;
 use crate::plan::Plan;
 use crate::process::Server;
@@ -117,14 +117,7 @@ fn serve(plan: &Plan, contestant: Contestant) -> anyhow::Result<Server> {
     }
     let mut workers: Vec<(String, &str)> = names.into_iter().map(|name| (name, "tenant")).collect();
     workers.push(("hog".into(), "hog"));
-    let mut server = workerd::serve_tenants(plan, &workers)?;
-    let path = isolet::path("t0");
-    server.wait_for(
-        START_PATIENCE,
-        |connection| connection.get(&path),
-        b"hello t0",
-    )?;
-    Ok(server)
+    workerd_tenants(plan, &workers)
 }
 
 /// Calls the endless loop until told to stop; where it never ends, each call is given up.

@@ -4,8 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{ask_each, names};
-use crate::contestants::{Contestant, Entry, START_PATIENCE, isolet, workerd};
+use super::{ask_each, names, workerd_tenants};
+use crate::contestants::{Contestant, Entry, isolet};
 use crate::plan::Plan;
 use crate::row::{Row, Verdict};
 use crate::samples::Samples;
@@ -50,14 +50,7 @@ fn measure(plan: &Plan, contestant: Contestant, tenants: usize) -> anyhow::Resul
         _ => {
             let workers: Vec<(String, &str)> =
                 names.iter().map(|name| (name.clone(), "tenant")).collect();
-            let mut server = workerd::serve_tenants(plan, &workers)?;
-            let path = isolet::path("t0");
-            server.wait_for(
-                START_PATIENCE,
-                |connection| connection.get(&path),
-                b"hello t0",
-            )?;
-            server
+            workerd_tenants(plan, &workers)?
         }
     };
     ask_each(server.port, &names)?;
