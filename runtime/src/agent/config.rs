@@ -32,6 +32,9 @@ pub struct AgentArgs {
     /// How long requests may go on after SIGTERM
     #[arg(long, env = "ISOLET_DRAIN_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub drain_seconds: u64,
+    /// Instances that live at once, past which the coldest go; 0: as many as there is memory for
+    #[arg(long, env = "ISOLET_MAX_INSTANCES", default_value_t = 0)]
+    pub max_instances: usize,
     /// Private address ranges that Functions may reach, where their own rules name them too
     #[arg(long, env = "ISOLET_EGRESS_ALLOW_PRIVATE", value_delimiter = ',', value_parser = range)]
     pub egress_allow_private: Vec<IpNet>,
@@ -127,6 +130,7 @@ mod tests {
             "--cache-dir=/var/cache/isolet",
             "--domain=fn.example.com",
             "--drain-seconds=20",
+            "--max-instances=500",
             "--egress-allow-private=10.0.0.0/8",
             "--egress-allow-private=192.168.0.0/16,127.0.0.1",
         ])
@@ -135,6 +139,7 @@ mod tests {
             args.operator_service_account,
             "system:serviceaccount:isolet-system:op"
         );
+        assert_eq!(args.max_instances, 500);
         assert_eq!(args.egress_allow_private.len(), 3);
         assert_eq!(args.policy().own_ports, [8080, 9090]);
     }
@@ -147,6 +152,7 @@ mod tests {
             ("--domain=Bad_Domain", "--domain"),
             ("--drain-seconds=-1", "--drain-seconds"),
             ("--drain-seconds=soon", "--drain-seconds"),
+            ("--max-instances=-1", "--max-instances"),
             (
                 "--egress-allow-private=10.0.0.0/99",
                 "--egress-allow-private",

@@ -72,6 +72,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
         domain: args.domain.clone(),
         dev: false,
         drain: Duration::from_secs(args.drain_seconds),
+        max_instances: args.max_instances,
         policy: args.policy(),
         cache: cache.clone(),
     };

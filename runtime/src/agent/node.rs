@@ -40,6 +40,8 @@ pub struct NodeSettings {
     pub dev: bool,
     /// How long requests may go on at the end.
     pub drain: Duration,
+    /// Instances that live at once; 0: as many as there is memory for.
+    pub max_instances: usize,
     /// The platform's egress policy.
     pub policy: PlatformPolicy,
     /// Where to keep what is served.
@@ -112,6 +114,7 @@ impl Node {
             domain: settings.domain,
             dev: settings.dev,
             drain: settings.drain,
+            max_instances: settings.max_instances,
         };
         let seed = settings.cache.as_ref().and_then(seed);
         let snapshot = StartupSnapshot::make(&worker_settings.program, seed).await?;

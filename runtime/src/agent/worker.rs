@@ -53,6 +53,8 @@ pub struct WorkerSettings {
     pub dev: bool,
     /// How long requests may go on after SIGTERM.
     pub drain: Duration,
+    /// Instances that live at once; 0: as many as there is memory for.
+    pub max_instances: usize,
 }
 
 /// Why there is no worker.
@@ -246,7 +248,9 @@ impl Supervisor {
         }
         command
             .arg("--drain-seconds")
-            .arg(self.settings.drain.as_secs().to_string());
+            .arg(self.settings.drain.as_secs().to_string())
+            .arg("--max-instances")
+            .arg(self.settings.max_instances.to_string());
         command.arg("--closed");
         if self.settings.dev {
             command.arg("--dev");

@@ -50,6 +50,9 @@ pub struct DevArgs {
     /// Address to listen on
     #[arg(long, env = "ISOLET_DEV_HOST", default_value = "127.0.0.1", value_parser = host)]
     host: IpAddr,
+    /// Instances that live at once, past which the coldest go; 0: as many as there is memory for
+    #[arg(long, env = "ISOLET_MAX_INSTANCES", default_value_t = 0)]
+    max_instances: usize,
 }
 
 fn host(text: &str) -> Result<IpAddr, String> {
@@ -82,6 +85,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         domain: Some("localhost".into()),
         dev: true,
         drain: Duration::ZERO,
+        max_instances: args.max_instances,
         policy: PlatformPolicy {
             loopback_by_rule: true,
             ..Default::default()
