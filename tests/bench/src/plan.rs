@@ -11,9 +11,6 @@ pub(crate) struct RunArgs {
     /// One short round
     #[arg(long)]
     quick: bool,
-    /// As long as the issue asks: 100,000 starts
-    #[arg(long, conflicts_with = "quick")]
-    full: bool,
     /// How often each cell is measured
     #[arg(long)]
     rounds: Option<usize>,
@@ -81,11 +78,7 @@ impl Plan {
             rounds: args.rounds.unwrap_or(if args.quick { 1 } else { 3 }).max(1),
             seconds: if args.quick { 1 } else { 3 },
             fresh: if args.quick { 50 } else { 200 },
-            starts: match (args.quick, args.full) {
-                (true, _) => 5_000,
-                (_, true) => 100_000,
-                _ => 20_000,
-            },
+            starts: if args.quick { 5_000 } else { 100_000 },
             only: args.only,
             out: args.out.unwrap_or_else(|| {
                 if is_whole {

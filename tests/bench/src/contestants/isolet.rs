@@ -38,13 +38,23 @@ pub(crate) fn serve(plan: &Plan, workload: Workload) -> anyhow::Result<Serving> 
     };
     write(plan, &[(name, app(name)?)], &[function])?;
     Ok(Serving {
-        server: start(plan, START_PATIENCE)?,
+        server: start(plan, START_PATIENCE, 0)?,
         path: path(name),
     })
 }
 
 /// The Functions `names`, all of one code, each with its own name in NAME.
 pub(crate) fn serve_tenants(plan: &Plan, names: &[String], code: &str) -> anyhow::Result<Server> {
+    serve_with_at_most(0, plan, names, code)
+}
+
+/// The same, of which so many may be alive at once; 0: as many as there is memory for.
+pub(crate) fn serve_with_at_most(
+    alive: usize,
+    plan: &Plan,
+    names: &[String],
+    code: &str,
+) -> anyhow::Result<Server> {
     let functions: Vec<Deployed<'_>> = names
         .iter()
         .map(|name| Deployed {
@@ -58,6 +68,7 @@ pub(crate) fn serve_tenants(plan: &Plan, names: &[String], code: &str) -> anyhow
     start(
         plan,
         START_PATIENCE + Duration::from_millis(10) * names.len() as u32,
+        alive,
     )
 }
 
@@ -111,7 +122,7 @@ pub(crate) fn write(
 
 /// Starts agent and worker on what was written, and waits until all of it serves. Without the line that `isolet dev` prints
 /// for each request: in a cluster there is none.
-pub(crate) fn start(plan: &Plan, patience: Duration) -> anyhow::Result<Server> {
+pub(crate) fn start(plan: &Plan, patience: Duration, alive: usize) -> anyhow::Result<Server> {
     let port = free_port()?;
     let command = [
         "env".into(),
@@ -121,6 +132,7 @@ pub(crate) fn start(plan: &Plan, patience: Duration) -> anyhow::Result<Server> {
         folder(plan)?.display().to_string(),
         "--port".into(),
         port.to_string(),
+        format!("--max-instances={alive}"),
     ];
     let mut server = Server::start(
         Some(plan.server_core),

@@ -113,7 +113,7 @@ fn serve(plan: &Plan, contestant: Contestant) -> anyhow::Result<Server> {
             ("hog", isolet::app("hog")?),
         ];
         isolet::write(plan, &codes, &functions)?;
-        return isolet::start(plan, START_PATIENCE);
+        return isolet::start(plan, START_PATIENCE, 0);
     }
     let mut workers: Vec<(String, &str)> = names.into_iter().map(|name| (name, "tenant")).collect();
     workers.push(("hog".into(), "hog"));
