@@ -2,7 +2,7 @@
 //! for one byte, as Fetch has it (its isomorphic decode).
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use super::op::{OpError, OpResult, bytes_of_string};
 
@@ -43,6 +43,21 @@ pub(super) fn from_string(
 ) -> OpResult<HeaderMap> {
     let text = bytes_of_string(scope, value, MAX_BYTES)?;
     parse(Bytes::from(text))
+}
+
+/// A `content-type` that is the only field.
+pub(super) fn content_type(
+    scope: &v8::PinScope<'_, '_>,
+    value: v8::Local<'_, v8::Value>,
+) -> OpResult<HeaderMap> {
+    let text = bytes_of_string(scope, value, MAX_BYTES)?;
+    let value = match text.as_slice() {
+        b"text/plain;charset=UTF-8" => HeaderValue::from_static("text/plain;charset=UTF-8"),
+        b"application/json" => HeaderValue::from_static("application/json"),
+        _ => HeaderValue::from_maybe_shared(Bytes::from(text))
+            .map_err(|_| OpError::Type("invalid header value"))?,
+    };
+    Ok(HeaderMap::from_iter([(CONTENT_TYPE, value)]))
 }
 
 fn parse(text: Bytes) -> OpResult<HeaderMap> {

@@ -32,7 +32,7 @@ pub(super) fn outgoing_body(
     }
 }
 
-/// `(request, status, fields, body) -> writer or 0`
+/// `(request, status, content type if that is the only field, fields, body) -> writer or 0`
 fn op_respond(
     scope: &mut v8::PinScope<'_, '_>,
     args: v8::FunctionCallbackArguments<'_>,
@@ -44,8 +44,11 @@ fn op_respond(
             .ok()
             .filter(|status| (200..=599).contains(status))
             .ok_or(OpError::Type("status out of range"))?;
-        let headers = fields::from_string(scope, args.get(2))?;
-        let body = outgoing_body(scope, args.get(3))?;
+        let headers = match args.get(2) {
+            none if none.is_null() => fields::from_string(scope, args.get(3))?,
+            only => fields::content_type(scope, only)?,
+        };
+        let body = outgoing_body(scope, args.get(4))?;
         let head = ResponseHead { status, headers };
         Ok(host(scope)?.respond(request, head, body)?)
     })();

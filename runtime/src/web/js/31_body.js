@@ -69,11 +69,12 @@ function isUint8Array(value) {
 }
 
 // https://fetch.spec.whatwg.org/#concept-bodyinit-extract; sets extract.type.
+const TEXT_TYPE = "text/plain;charset=UTF-8";
 let extractedType = null;
 function extract(init) {
   extractedType = null;
   if (typeof init === "string") {
-    extractedType = "text/plain;charset=UTF-8";
+    extractedType = TEXT_TYPE;
     return new Body(init, null, undefined);
   }
   if (typeof init === "object" && init !== null) {
@@ -97,7 +98,7 @@ function extract(init) {
     }
   }
   const text = `${init}`;
-  extractedType = "text/plain;charset=UTF-8";
+  extractedType = TEXT_TYPE;
   return new Body(text, null, undefined);
 }
 
@@ -288,6 +289,13 @@ function cloneBody(body) {
   return new Body(undefined, null, branches[1]);
 }
 
+// A body that was read.
+function spent() {
+  const body = new Body("", null, undefined);
+  body.used = true;
+  return body;
+}
+
 // Moves a body out of a Request that is copied by `new Request(request)`.
 function takeBody(body) {
   if (body === null) return null;
@@ -360,7 +368,7 @@ internals.mixinBody = (prototype, bodyOf, contentType) => {
 
 internals.body = {
   __proto__: null,
-  Arriving, Body, bodyStream, cloneBody, extract, failArriving, isArrayBuffer, isUint8Array, isUnusable, isUsed, readAll,
-  readChunk, takeBody, viewBytes,
+  Arriving, Body, TEXT_TYPE, bodyStream, cloneBody, extract, failArriving, isArrayBuffer, isUint8Array, isUnusable, isUsed, readAll,
+  readChunk, spent, takeBody, viewBytes,
   extractedType: () => extractedType,
 };

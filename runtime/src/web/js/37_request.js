@@ -188,9 +188,16 @@ class Request {
     internals.requestState = (request) => request.#state;
     // A request that arrives; fields are "name\nvalue\n...".
     internals.arrivingRequest = (method, url, fields, inbound) => {
-      const arriving = inbound === 0 ? null : new bodies.Arriving(inbound);
-      const body = arriving === null ? null : new bodies.Body(undefined, arriving, undefined);
-      return new Request(kInternal, newState(method, url, fields, body, "manual", undefined, arriving));
+      if (inbound !== 0) {
+        const arriving = new bodies.Arriving(inbound);
+        const body = new bodies.Body(undefined, arriving, undefined);
+        return new Request(kInternal, newState(method, url, fields, body, "manual", undefined, arriving));
+      }
+      // Of newState's shape; what a function costs that most requests call is paid by each.
+      return new Request(kInternal, {
+        method, url, headers: fields, body: null, redirect: "manual", signal: undefined, follows: undefined, arriving: null,
+        abortReason: undefined,
+      });
     };
     // Aborts an arriving request's signal, now or when it is first asked for, and what still arrives of its body.
     internals.abortRequest = (request, reason) => {

@@ -18,7 +18,8 @@ function toUnsignedShort(value) {
 }
 
 // What a Response holds: one shape, with all its fields from the start, so that none is ever looked up in a prototype.
-// headers: Headers | undefined, contentType: string | null, body: Body | null
+// headers: Headers | undefined, contentType: string | null,
+// body: Body | null | string (text that nobody looked at yet) | undefined (text that was sent)
 const newState = (status, statusText, headers, contentType, body, type, url, redirected) => ({
   status, statusText, headers, contentType, body, type, url, redirected,
 });
@@ -31,6 +32,13 @@ class Response {
       this.#state = init;
       return;
     }
+    if (init === undefined && typeof body === "string") {
+      // Of newState's shape; what a function costs that most requests call is paid by each.
+      this.#state = {
+        status: 200, statusText: "", headers: undefined, contentType: bodies.TEXT_TYPE, body, type: "default", url: "", redirected: false,
+      };
+      return;
+    }
     const state = newState(200, "", undefined, null, null, "default", "", false);
     // The whole of https://fetch.spec.whatwg.org/#initialize-a-response
     if (init !== undefined && init !== null) initialize(state, init);
@@ -38,8 +46,13 @@ class Response {
       if (isNullBodyStatus(state.status)) {
         throw new TypeError(`Response: a response of status ${state.status} cannot have a body`);
       }
-      state.body = bodies.extract(body);
-      state.contentType = bodies.extractedType();
+      if (typeof body === "string") {
+        state.body = body;
+        state.contentType = bodies.TEXT_TYPE;
+      } else {
+        state.body = bodies.extract(body);
+        state.contentType = bodies.extractedType();
+      }
       if (state.headers !== undefined && state.contentType !== null) {
         if (!internals.headersHas(state.headers, "content-type")) {
           internals.appendHeader(state.headers, "content-type", state.contentType);
@@ -54,6 +67,12 @@ class Response {
       state.headers = makeHeaders(state.contentType === null ? [] : ["content-type", state.contentType], "response");
     }
     return state.headers;
+  }
+
+  static #bodyOf(state) {
+    if (typeof state.body === "string") state.body = new bodies.Body(state.body, null, undefined);
+    else if (state.body === undefined) state.body = bodies.spent();
+    return state.body;
   }
 
   // https://fetch.spec.whatwg.org/#dom-response-error
@@ -87,7 +106,7 @@ class Response {
     if (state.headers !== undefined && !internals.headersHas(state.headers, "content-type")) {
       internals.appendHeader(state.headers, "content-type", "application/json");
     }
-    state.body = new bodies.Body(text, null, undefined);
+    state.body = text;
     return new Response(kInternal, state);
   }
 
@@ -122,24 +141,22 @@ class Response {
 
   clone() {
     const state = this.#state;
-    if (bodies.isUnusable(state.body)) throw new TypeError("Response.clone: the body was read already, or is locked");
+    const original = Response.#bodyOf(state);
+    if (bodies.isUnusable(original)) throw new TypeError("Response.clone: the body was read already, or is locked");
     const from = Response.#headersOf(state);
     const headers = makeHeaders([], "response");
     internals.fillHeaders(headers, from);
-    const body = bodies.cloneBody(state.body);
+    const body = bodies.cloneBody(original);
     return new Response(
       kInternal, newState(state.status, state.statusText, headers, null, body, state.type, state.url, state.redirected),
     );
   }
 
   static {
-    internals.isResponse = (value) => typeof value === "object" && value !== null && #state in value;
-    internals.responseState = (response) => response.#state;
-    // Fields as one string, for the host.
-    internals.responseFields = (state) => {
-      if (state.headers === undefined) return state.contentType === null ? "" : `content-type\n${state.contentType}`;
-      return internals.headersRaw(state.headers);
-    };
+    // undefined of what is no Response
+    internals.responseState = (value) => typeof value === "object" && value !== null && #state in value ? value.#state : undefined;
+    internals.isResponse = (value) => internals.responseState(value) !== undefined;
+    internals.responseBody = Response.#bodyOf;
     // A fetched response.
     internals.arrivingResponse = (status, statusText, fields, inbound, url, redirected) => {
       const headers = makeHeaders(fields, "immutable");
@@ -148,7 +165,7 @@ class Response {
     };
     internals.mixinBody(
       Response.prototype,
-      (response) => response.#state.body,
+      (response) => Response.#bodyOf(response.#state),
       (response) => internals.headerValue(Response.#headersOf(response.#state), "content-type") ?? "",
     );
   }

@@ -2,15 +2,14 @@
 "use strict";
 
 const {
-  FunctionPrototypeCall, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeGetSize, MapPrototypeSet, ObjectDefineProperty, ObjectFreeze,
+  FunctionPrototypeBind, Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeGetSize, MapPrototypeSet, ObjectDefineProperty, ObjectFreeze,
   PromisePrototypeThen, PromiseResolve, TypeError,
 } = primordials;
 const {
-  arrivingRequest, body: bodies, defineInterface, isResponse, pumpArriving, pumpStream, responseFields, responseState, streams,
+  arrivingRequest, body: bodies, defineInterface, headersRaw, pumpArriving, pumpStream, responseBody, responseState, streams,
 } = internals;
 const { op_fail, op_hold, op_release, op_respond } = ops;
 
-let handler;
 let handle;
 let env;
 const underWay = new Map(); // RequestId -> { request, cancel }
@@ -83,90 +82,94 @@ internals.start = (namespace, pairs) => {
   for (let i = 0; i < pairs.length; i += 2) {
     ObjectDefineProperty(values, pairs[i], { __proto__: null, value: pairs[i + 1], enumerable: true });
   }
-  handler = exported;
-  handle = fetch;
+  handle = FunctionPrototypeBind(fetch, exported);
   env = ObjectFreeze(values);
   return undefined;
 };
 
 internals.dispatch = (id, method, url, fields, inbound) => {
   const request = arrivingRequest(method, url, fields, inbound);
-  const entry = { request, cancel: undefined };
-  let result;
   try {
-    result = FunctionPrototypeCall(handle, handler, request, env, new ExecutionContext(underWay, id));
-    if (!isResponse(result)) {
-      MapPrototypeSet(underWay, id, entry);
-      // A tenant's Promise.prototype.constructor can make either call throw.
-      PromisePrototypeThen(PromiseResolve(result), (value) => {
-        if (isResponse(value)) send(id, entry, value);
-        else fail(id, new TypeError(`the handler returned ${describe(value)}, not a Response`));
-      }, (error) => fail(id, error));
-      return;
+    const result = handle(request, env, new ExecutionContext(underWay, id));
+    const state = responseState(result);
+    if (state === undefined) {
+      answerLater(id, request, result);
+    } else if (typeof state.body === "string") {
+      respondText(id, state);
+    } else {
+      answer(id, request, state);
     }
   } catch (error) {
     fail(id, error);
-    return;
   }
-  send(id, entry, result);
 };
+
+// Waits for the handler's promise. A tenant's Promise.prototype.constructor can make either call throw.
+function answerLater(id, request, promise) {
+  MapPrototypeSet(underWay, id, { request, cancel: undefined });
+  PromisePrototypeThen(PromiseResolve(promise), (value) => {
+    MapPrototypeDelete(underWay, id);
+    const state = responseState(value);
+    try {
+      if (state === undefined) throw new TypeError(`the handler returned ${describe(value)}, not a Response`);
+      if (typeof state.body === "string") respondText(id, state);
+      else answer(id, request, state);
+    } catch (error) {
+      fail(id, error);
+    }
+  }, (error) => fail(id, error));
+}
 
 function fail(id, error) {
   MapPrototypeDelete(underWay, id);
   op_fail(id, error);
 }
 
-function send(id, entry, response) {
-  let moving;
-  try {
-    moving = answer(id, entry, responseState(response));
-  } catch (error) {
-    fail(id, error);
-    return;
-  }
-  if (moving) MapPrototypeSet(underWay, id, entry);
-  else MapPrototypeDelete(underWay, id);
+// Text that nobody looked at: most answers.
+function respondText(id, state) {
+  const { body, headers } = state;
+  state.body = undefined;
+  if (headers === undefined) op_respond(id, state.status, state.contentType, "", body);
+  else op_respond(id, state.status, null, headersRaw(headers), body);
 }
 
-// Hands the response to the host. Returns whether its body still has to be moved.
-function answer(id, entry, state) {
-  const { body, status } = state;
-  const fields = responseFields(state);
+// Any other answer.
+function answer(id, request, state) {
+  const body = responseBody(state);
   if (state.type === "error") throw new TypeError("the handler returned Response.error(), which cannot be sent");
-  if (body === null) {
-    op_respond(id, status, fields, null);
-    return false;
-  }
   if (bodies.isUnusable(body)) {
     throw new TypeError(
       "the handler returned a Response whose body was read already, or is locked; return response.clone() or a new Response",
     );
   }
-  const { inbound, source, stream } = body;
-  const done = () => MapPrototypeDelete(underWay, id);
-  if (stream !== undefined) {
-    const writer = op_respond(id, status, fields, undefined);
-    if (writer !== 0) {
-      pumpStream(writer, entry, stream, done);
-      return true;
-    }
+  const { headers } = state;
+  const contentType = headers === undefined ? state.contentType : null;
+  const fields = headers === undefined ? "" : headersRaw(headers);
+  const moves = body !== null && (body.stream !== undefined || body.inbound !== null);
+  const writer = op_respond(id, state.status, contentType, fields, moves ? undefined : body === null ? null : body.source);
+  if (moves) {
+    move(id, request, body, writer);
+  } else if (body !== null) {
+    body.used = true;
+  }
+}
+
+// Moves a body to the host; the request is under way for as long.
+function move(id, request, body, writer) {
+  const { inbound, stream } = body;
+  if (stream === undefined) body.used = true;
+  if (writer === 0) {
     // Nobody wants the body (HEAD): its source need not make it.
-    streams.cancel(stream, undefined);
-    return false;
+    if (stream !== undefined) streams.cancel(stream, undefined);
+    else bodies.failArriving(inbound, new TypeError("Nobody reads the body any more"));
+    return;
   }
-  body.used = true;
-  if (inbound === null) {
-    op_respond(id, status, fields, source);
-    return false;
-  }
+  const entry = { request, cancel: undefined };
+  MapPrototypeSet(underWay, id, entry);
+  const done = () => MapPrototypeDelete(underWay, id);
+  if (stream !== undefined) pumpStream(writer, entry, stream, done);
   // A body that arrives is passed on without a stream in between.
-  const writer = op_respond(id, status, fields, undefined);
-  if (writer !== 0) {
-    pumpArriving(writer, entry, inbound, done);
-    return true;
-  }
-  bodies.failArriving(inbound, new TypeError("Nobody reads the body any more"));
-  return false;
+  else pumpArriving(writer, entry, inbound, done);
 }
 
 // The caller has gone, or the request's time is over.
