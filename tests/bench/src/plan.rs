@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use crate::rows::ROWS;
+
 /// `isolet-bench run`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunArgs {
@@ -68,6 +70,13 @@ impl Plan {
         if highest >= cores || args.server_core == args.load_core {
             bail!(
                 "server and load need a core each of the {cores} here: --server-core, --load-core"
+            );
+        }
+        let known: Vec<_> = ROWS.iter().map(|(row, _)| *row).collect();
+        if let Some(unknown) = args.only.iter().find(|only| !known.contains(&only.as_str())) {
+            bail!(
+                "--only {unknown}: there is no such row: name some of {}",
+                known.join(", ")
             );
         }
         let work = PathBuf::from("target/bench");
