@@ -417,6 +417,36 @@ async fn clients_that_keep_the_server_waiting_are_let_go() {
     assert_eq!(raw.end().await, b"");
 }
 
+/// The limit is for heads: neither a handler that takes longer counts, nor a pause in what it writes.
+#[tokio::test]
+async fn a_slow_answer_is_not_a_slow_client() {
+    let worker = worker()
+        .function(
+            "slow",
+            "const pause = () => new Promise((resolve) => setTimeout(resolve, 1500));
+             export default { async fetch() {
+               await pause();
+               return new Response(new ReadableStream({
+                 async pull(controller) {
+                   controller.enqueue(new TextEncoder().encode('begun'));
+                   await pause();
+                   controller.enqueue(new TextEncoder().encode(' and done'));
+                   controller.close();
+                 },
+               }));
+             } }",
+        )
+        .argument("--head-timeout-seconds=1")
+        .start()
+        .await;
+    let mut raw = Raw::connect(&worker).await;
+    for _ in 0..2 {
+        raw.send(head("GET", "slow", "/", "")).await;
+        assert_eq!(raw.answer().await.body, "begun and done");
+    }
+    assert_eq!(raw.end().await, b"");
+}
+
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_let_go() {
     let worker = worker()

@@ -213,14 +213,16 @@ impl Instance {
             (result, take_rejections(scope))
         };
         self.unseen_entries += 1;
-        if self.unseen_entries >= UNSEEN_ENTRIES || guard.used() >= UNSEEN_TIME {
+        let mut used = guard.used();
+        if self.unseen_entries >= UNSEEN_ENTRIES || used >= UNSEEN_TIME {
             self.unseen_entries = 0;
             platform::run_foreground_tasks(&locker);
             ffi::measure_heap(&mut locker);
+            used = guard.used();
         }
         let over = isolate.budget.is_exceeded();
         self.blueprint.mark(&guard, false);
-        let used = guard.finish();
+        let used = guard.finish_at(used);
         let end = match result {
             _ if over => End::HeapExceeded,
             _ if used.ended == Some(Ended::TimedOut) => End::TimedOut,

@@ -10,6 +10,8 @@ use isolet_crds::bundle::FunctionIdentity;
 
 /// Time after which CPU time that was used counts half.
 const HALF_LIFE: Duration = Duration::from_secs(1);
+/// What is used within such a time counts as used at once.
+const AT_ONCE: Duration = Duration::from_millis(1);
 /// Mean CPU time of an entry from which a Function computes for long: to move it to another thread costs a tenth of that.
 const LONG: f64 = 0.001;
 /// Weight of the last entry in the mean.
@@ -67,15 +69,16 @@ impl Account {
         &self.function
     }
 
-    /// Books CPU time used just now.
-    pub fn charge(&self, time: Duration) {
-        self.book(time, Instant::now());
+    /// Books CPU time used until now.
+    pub fn charge(&self, time: Duration, now: Instant) {
+        self.lock().book(time, now);
     }
 
-    /// Notes what a whole entry used.
-    pub fn entry_over(&self, time: Duration) {
+    /// Notes what a whole entry used, and books the part that was not booked before.
+    pub fn entry_over(&self, whole: Duration, rest: Duration, now: Instant) {
         let mut used = self.lock();
-        used.an_entry += (time.as_secs_f64() - used.an_entry) * LAST;
+        used.an_entry += (whole.as_secs_f64() - used.an_entry) * LAST;
+        used.book(rest, now);
     }
 
     /// Whether an entry of this Function is likely to compute for long.
@@ -85,21 +88,25 @@ impl Account {
 
     /// CPU time used lately, in seconds; what is long ago counts little.
     pub fn lately(&self) -> f64 {
-        self.book(Duration::ZERO, Instant::now())
-    }
-
-    fn book(&self, time: Duration, now: Instant) -> f64 {
-        let mut used = self.lock();
-        let since = now.saturating_duration_since(used.at);
-        let kept = (-since.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2();
-        used.seconds = used.seconds * kept + time.as_secs_f64();
-        used.at = now.max(used.at);
-        used.seconds
+        self.lock().book(Duration::ZERO, Instant::now())
     }
 
     fn lock(&self) -> MutexGuard<'_, Used> {
         // No code panics while it holds this lock, so poison carries no news.
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Used {
+    fn book(&mut self, time: Duration, now: Instant) -> f64 {
+        let since = now.saturating_duration_since(self.at);
+        if since >= AT_ONCE {
+            let kept = (-since.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2();
+            self.seconds *= kept;
+            self.at = now;
+        }
+        self.seconds += time.as_secs_f64();
+        self.seconds
     }
 }
 
@@ -115,8 +122,11 @@ mod tests {
             uid: "u".into(),
         });
         let start = Instant::now();
-        account.book(Duration::from_secs(4), start);
-        let after = |halves: u32| account.book(Duration::ZERO, start + HALF_LIFE * halves);
+        account.charge(Duration::from_secs(4), start);
+        let after = |halves: u32| {
+            let mut used = account.lock();
+            used.book(Duration::ZERO, start + HALF_LIFE * halves)
+        };
         assert!((after(1) - 2.0).abs() < 0.01);
         assert!((after(3) - 0.5).abs() < 0.01);
         assert!(after(60) < 1e-9);
@@ -130,10 +140,11 @@ mod tests {
             uid: "u".into(),
         });
         assert!(!account.computes_long());
-        account.entry_over(Duration::from_millis(50));
+        let entry_over = |time: Duration| account.entry_over(time, time, Instant::now());
+        entry_over(Duration::from_millis(50));
         assert!(account.computes_long());
         for _ in 0..20 {
-            account.entry_over(Duration::from_micros(10));
+            entry_over(Duration::from_micros(10));
         }
         assert!(!account.computes_long());
     }

@@ -104,7 +104,13 @@ impl CpuGuard {
 
     /// Ends the entry. A pending termination is taken back: nothing of this entry reaches the next.
     pub fn finish(self) -> CpuUse {
-        let (time, ended) = self.leave();
+        let used = self.used();
+        self.finish_at(used)
+    }
+
+    /// The same, for which [`CpuGuard::used`] was asked and nothing ran after that.
+    pub fn finish_at(self, used: Duration) -> CpuUse {
+        let (time, ended) = self.leave(Some(used));
         CpuUse {
             time,
             exhausted: ended.is_some(),
@@ -126,15 +132,12 @@ impl CpuGuard {
         self.slot.index
     }
 
-    fn leave(&self) -> (Duration, Option<Ended>) {
+    fn leave(&self, used: Option<Duration>) -> (Duration, Option<Ended>) {
         let Some(mut running) = lock(&self.slot.entry).take() else {
             return Default::default();
         };
-        let used = running.watch.used(self.slot.clock);
-        running.charge(used);
-        if let Some(account) = &running.account {
-            account.entry_over(used);
-        }
+        let used = used.unwrap_or_else(|| running.watch.used(self.slot.clock));
+        running.conclude(used);
         if running.is_long {
             ffi_schedule::set_slice(ffi_schedule::SERVING);
         }
@@ -150,7 +153,7 @@ impl CpuGuard {
 
 impl Drop for CpuGuard {
     fn drop(&mut self) {
-        self.leave();
+        self.leave(None);
     }
 }
 

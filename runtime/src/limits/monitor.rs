@@ -282,9 +282,18 @@ impl Running {
     /// Books what was used since the last time.
     pub(super) fn charge(&mut self, used: Duration) {
         if let Some(account) = &self.account {
-            account.charge(used.saturating_sub(self.booked));
+            account.charge(used.saturating_sub(self.booked), Instant::now());
         }
         self.booked = used;
+    }
+
+    /// Books what a whole entry used.
+    pub(super) fn conclude(&mut self, used: Duration) {
+        if let Some(account) = &self.account {
+            // Of a short entry this is now: no clock has to be read.
+            let now = self.watch.began() + used;
+            account.entry_over(used, used.saturating_sub(self.booked), now);
+        }
     }
 
     /// It goes on after an interrupt.

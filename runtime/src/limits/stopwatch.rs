@@ -64,6 +64,11 @@ impl Anchor {
 }
 
 impl Stopwatch {
+    /// When the entry began.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// CPU time of the entry until `cpu` on its thread's clock, read just now.
     pub(super) fn used_at(&mut self, cpu: Duration) -> Duration {
         let began = self.began;

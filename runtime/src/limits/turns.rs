@@ -187,7 +187,7 @@ mod tests {
             name: name.into(),
             uid: name.into(),
         });
-        account.charge(Duration::from_secs(used_s));
+        account.charge(Duration::from_secs(used_s), std::time::Instant::now());
         Arc::new(account)
     }
 

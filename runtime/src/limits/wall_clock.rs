@@ -3,8 +3,6 @@
 //! The clock is armed only for a request that its first entry did not finish: most never need the timer.
 
 use std::future::Future;
-use std::time::Duration;
-
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -25,11 +23,6 @@ impl WallClock {
             })
             .abort_handle(),
         )
-    }
-
-    /// The deadline of a request that arrives now.
-    pub fn deadline(timeout_ms: u64) -> Instant {
-        Instant::now() + Duration::from_millis(timeout_ms)
     }
 }
 

@@ -140,7 +140,7 @@ impl Cell {
             place: Mutex::new(Some(place)),
             budget: OnceLock::new(),
         });
-        lock(&cell.state).set_clocks();
+        lock(&cell.state).set_clocks(Instant::now());
         revision.services.metrics.started(blank.is_some());
         let blank = match blank {
             Some(blank) => blank,
@@ -252,12 +252,13 @@ impl Cell {
 
     /// Runs the next event; gives the instance back to the slot if there is none.
     fn turn(self: &Arc<Self>, mut instance: Box<Instance>) -> Option<Box<Instance>> {
-        let event = {
+        let (event, now) = {
             let mut slot = lock(&self.slot);
             match slot.queue.pop_front() {
                 Some(event) => {
-                    slot.turn_began = Some(Instant::now());
-                    event
+                    let now = Instant::now();
+                    slot.turn_began = Some(now);
+                    (event, now)
                 }
                 None => {
                     slot.turn_began = None;
@@ -266,7 +267,7 @@ impl Cell {
                 }
             }
         };
-        let Some((request, entry, expired)) = self.prepare(event) else {
+        let Some((request, entry, expired)) = self.prepare(event, now) else {
             return Some(instance);
         };
         let (budget, deadline) = lock(&self.state).time_left(request);
@@ -297,9 +298,9 @@ impl Cell {
     }
 
     /// From an event to an entry for a request. None for what nobody waits for any more.
-    fn prepare(&self, event: Event) -> Option<(RequestId, Entry, bool)> {
+    fn prepare(&self, event: Event, now: Instant) -> Option<(RequestId, Entry, bool)> {
         let mut state = lock(&self.state);
-        state.set_clocks();
+        state.set_clocks(now);
         let complete = |request, id, completion| {
             let entry = Entry::Complete {
                 request,

@@ -22,7 +22,6 @@ use crate::control::{LoadError, Loaded, SentCode};
 use crate::isolate::Blueprint;
 use crate::limits::body::BodyLimit;
 use crate::limits::heap::HeapBudget;
-use crate::limits::wall_clock::WallClock;
 use crate::limits::{growth, memory};
 use crate::router::Router;
 use crate::server::error::RequestError;
@@ -66,7 +65,7 @@ pub(super) struct Permit(Arc<AtomicU32>);
 pub struct Admission {
     revision: Arc<Revision>,
     permit: Permit,
-    deadline: Instant,
+    arrived: Instant,
 }
 
 impl Functions {
@@ -316,8 +315,8 @@ impl Function {
             && self.identity.name == other.identity.name
     }
 
-    /// Lets a request in, or says why not.
-    pub fn admit(&self) -> Result<Admission, RequestError> {
+    /// Lets a request in that arrived then, or says why not.
+    pub fn admit(&self, arrived: Instant) -> Result<Admission, RequestError> {
         let revision = self.revision().ok_or(RequestError::NotFound)?;
         if revision.blueprint.manifest.suspend {
             return Err(RequestError::Suspended);
@@ -326,7 +325,7 @@ impl Function {
         let permit = Permit::take(&self.under_way, limits.concurrency)
             .ok_or(RequestError::ConcurrencyLimitExceeded)?;
         Ok(Admission {
-            deadline: WallClock::deadline(limits.timeout_ms),
+            arrived,
             revision,
             permit,
         })
@@ -354,8 +353,10 @@ impl Admission {
         let limit = BodyLimit::new(self.revision.limits().body_bytes, declared_bytes)
             .map_err(|_| RequestError::BodyTooLarge)?;
         let body = (!body.is_end_stream()).then(|| Inbound::of_request(body, limit));
-        let cell = self.revision.cell().await?;
-        cell.dispatch(head, body, self.permit, self.deadline).await
+        let timeout = Duration::from_millis(self.revision.limits().timeout_ms);
+        let deadline = self.arrived + timeout;
+        let cell = self.revision.cell(self.arrived.into_std()).await?;
+        cell.dispatch(head, body, self.permit, deadline).await
     }
 }
 

@@ -106,8 +106,8 @@ impl Revision {
     }
 
     /// An instance, made now if there is none.
-    pub(super) async fn cell(self: &Arc<Self>) -> Result<Arc<Cell>, Failure> {
-        match self.choose() {
+    pub(super) async fn cell(self: &Arc<Self>, arrived: Instant) -> Result<Arc<Cell>, Failure> {
+        match self.choose(arrived) {
             Some(Choice::Use(cell)) => return Ok(cell),
             Some(Choice::Grow(stalled)) => return Ok(self.another().await.unwrap_or(stalled)),
             None => {}
@@ -220,9 +220,8 @@ impl Revision {
         self.note_start();
     }
 
-    fn choose(&self) -> Option<Choice> {
+    fn choose(&self, now: Instant) -> Option<Choice> {
         let mut current = lock(&self.current);
-        let now = Instant::now();
         current.used = Some(now);
         let mut best = current.cell.as_ref()?;
         let mut load = best.load();

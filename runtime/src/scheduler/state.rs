@@ -123,12 +123,12 @@ impl State {
     }
 
     /// Sets the clocks, which then stand still until the next entry.
-    pub(super) fn set_clocks(&mut self) {
+    pub(super) fn set_clocks(&mut self, now: Instant) {
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         self.now_ms = since_epoch.as_millis() as f64;
-        self.elapsed_ms = (self.began.elapsed().as_secs_f64() * 10_000.0).floor() / 10.0;
+        self.elapsed_ms = ((now - self.began).as_secs_f64() * 10_000.0).floor() / 10.0;
     }
 
     /// A number never used before in this instance.

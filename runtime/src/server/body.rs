@@ -6,12 +6,17 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
+use super::exchange::Exchange;
 use crate::limits::heap::Charge;
 use crate::scheduler::pipe::{PipeBroken, PipeReader};
 
 /// Body of a response.
 #[derive(Debug)]
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    /// Over when the body is dropped.
+    exchange: Option<Exchange>,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -29,14 +34,26 @@ enum Kind {
 }
 
 impl Body {
+    fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            exchange: None,
+        }
+    }
+
     /// No body.
     pub fn empty() -> Self {
-        Self(Kind::Empty)
+        Self::new(Kind::Empty)
+    }
+
+    /// The request is over when this body is.
+    pub(super) fn ends(&mut self, exchange: Exchange) {
+        self.exchange = Some(exchange);
     }
 
     /// A whole body.
     pub fn full(bytes: Bytes) -> Self {
-        Self(Kind::Full {
+        Self::new(Kind::Full {
             bytes,
             _charge: None,
         })
@@ -44,7 +61,7 @@ impl Body {
 
     /// A whole body that counts as its instance's memory until it has been sent.
     pub fn charged(bytes: Bytes, charge: Charge) -> Self {
-        Self(Kind::Full {
+        Self::new(Kind::Full {
             bytes,
             _charge: Some(charge),
         })
@@ -52,7 +69,7 @@ impl Body {
 
     /// A body that arrives through a pipe.
     pub fn pipe(reader: PipeReader) -> Self {
-        Self(Kind::Pipe {
+        Self::new(Kind::Pipe {
             reader,
             is_flushed: false,
         })
@@ -60,7 +77,7 @@ impl Body {
 
     /// Whether its length is known, and which it is.
     pub fn known_length(&self) -> Option<u64> {
-        match &self.0 {
+        match &self.kind {
             Kind::Empty => Some(0),
             Kind::Full { bytes, .. } => Some(bytes.len() as u64),
             Kind::Pipe { reader, .. } => reader.known_length(),
@@ -76,7 +93,7 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, PipeBroken>>> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Empty => Poll::Ready(None),
             Kind::Full { bytes, .. } => {
                 let bytes = std::mem::take(bytes);
@@ -96,7 +113,7 @@ impl hyper::body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Empty => true,
             Kind::Full { bytes, .. } => bytes.is_empty(),
             Kind::Pipe { reader, .. } => reader.known_length() == Some(0),

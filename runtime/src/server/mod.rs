@@ -5,11 +5,12 @@
 
 pub mod body;
 pub mod error;
+mod exchange;
 mod socket;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -20,9 +21,11 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use self::body::Body;
 use self::error::RequestError;
+use self::exchange::{Exchange, Exchanges};
 use self::socket::Socket;
 use crate::scheduler::{Answered, Function, Functions};
 use crate::web::RequestHead;
@@ -56,7 +59,7 @@ pub async fn serve(
     drain: Duration,
 ) {
     let graceful = GracefulShutdown::new();
-    let builder = builder(limits.head_timeout);
+    let builder = builder();
     let mut shutdown = std::pin::pin!(shutdown);
     let places = Arc::new(Semaphore::new(limits.connections));
     loop {
@@ -77,12 +80,19 @@ pub async fn serve(
         };
         // A socket that refuses the option only sends small packets later.
         let _ = stream.set_nodelay(true);
+        let exchanges = Exchanges::new();
+        let socket = Socket::new(
+            stream,
+            Arc::clone(&exchanges),
+            limits.head_timeout,
+            limits.stall_timeout,
+        );
         let functions = Arc::clone(&functions);
         let service = service_fn(move |request| {
             let functions = Arc::clone(&functions);
-            async move { Ok::<_, Infallible>(handle(&functions, request).await) }
+            let exchange = exchanges.begin();
+            async move { Ok::<_, Infallible>(handle(&functions, request, exchange).await) }
         });
-        let socket = Socket::new(stream, limits.head_timeout, limits.stall_timeout);
         let connection = builder
             .serve_connection(TokioIo::new(socket), service)
             .into_owned();
@@ -103,12 +113,12 @@ pub async fn serve(
     }
 }
 
-fn builder(head_timeout: Duration) -> auto::Builder<TokioExecutor> {
+fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        // The socket has one.
+        .header_read_timeout(None)
         .max_buf_size(MAX_HEAD_BYTES)
         .keep_alive(true);
     builder
@@ -121,13 +131,17 @@ fn builder(head_timeout: Duration) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn handle(functions: &Functions, request: Request<Incoming>) -> Response<Body> {
+async fn handle(
+    functions: &Functions,
+    request: Request<Incoming>,
+    exchange: Exchange,
+) -> Response<Body> {
     let arrived = Instant::now();
     let is_head = request.method() == Method::HEAD;
     // The query may hold secrets: it is not logged.
     let line = tracing::enabled!(target: LOG, tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let (function, answer) = answer(functions, request).await;
+    let (function, answer) = answer(functions, request, arrived).await;
     let metrics = &functions.services().metrics;
     let counters = function.as_deref().map(Function::metrics);
     let Answered { mut response, cpu } = answer.unwrap_or_else(|error| {
@@ -159,7 +173,9 @@ async fn handle(functions: &Functions, request: Request<Incoming>) -> Response<B
             "request"
         );
     }
-    without_body_where_none_may_be(response, is_head)
+    let mut response = without_body_where_none_may_be(response, is_head);
+    response.body_mut().ends(exchange);
+    response
 }
 
 /// CPU time as <https://www.w3.org/TR/server-timing/> has it, in milliseconds.
@@ -171,6 +187,7 @@ fn server_timing(cpu: Duration) -> String {
 async fn answer(
     functions: &Functions,
     request: Request<Incoming>,
+    arrived: Instant,
 ) -> (Option<Arc<Function>>, Result<Answered, RequestError>) {
     let (parts, body) = request.into_parts();
     if !has_one_host(&parts) {
@@ -188,7 +205,7 @@ async fn answer(
     let Some((function, path)) = functions.route(host, parts.uri.path()) else {
         return (None, Err(RequestError::NotFound));
     };
-    let admission = match function.admit() {
+    let admission = match function.admit(arrived) {
         Ok(admission) => admission,
         Err(error) => return (Some(function), Err(error)),
     };

@@ -1,8 +1,9 @@
-//! A client's socket with two time limits that hyper does not have: for the bytes that tell the protocol, which it awaits
-//! before any of its own limits begins, and for a client that takes nothing of what is written to it.
+//! A client's socket with two time limits: for a client that does not send the head of a request, and for one that takes
+//! nothing of what is written to it. One timer a connection, which is looked at when it fires, not set anew by each request.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,39 +11,71 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::exchange::Exchanges;
+
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A head and a body that are smaller together are written as one piece: to copy them costs less than to write two.
+const JOINED_BYTES: usize = 1024;
 
 /// A client's socket. Reads and writes fail with `TimedOut` once a limit is over.
 pub(super) struct Socket {
     stream: TcpStream,
-    /// None once it is clear which protocol the client speaks.
-    opening: Option<Opening>,
+    protocol: Protocol,
+    exchanges: Arc<Exchanges>,
+    /// How long the head of a request may take.
+    head_timeout: Duration,
+    /// Fires when it may be over.
+    head_timer: Option<Pin<Box<Sleep>>>,
     /// How long a write may wait for the client.
     stall_timeout: Duration,
     /// Runs while one does.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-/// A connection whose protocol is not known yet.
-struct Opening {
-    until: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Bytes of the preface that have come.
-    matched: usize,
+/// What the client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    /// Not known yet: so many bytes of the preface have come.
+    Unknown(usize),
+    Http1,
+    /// It has time limits of its own: pings.
+    Http2,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, head_timeout: Duration, stall_timeout: Duration) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        exchanges: Arc<Exchanges>,
+        head_timeout: Duration,
+        stall_timeout: Duration,
+    ) -> Self {
         Self {
             stream,
-            opening: Some(Opening {
-                until: Instant::now() + head_timeout,
-                timer: None,
-                matched: 0,
-            }),
+            protocol: Protocol::Unknown(0),
+            exchanges,
+            head_timeout,
+            head_timer: None,
             stall_timeout,
             stalled: None,
+        }
+    }
+
+    /// Ready once the head of a request has been awaited for too long.
+    fn poll_head_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(timer) = &mut self.head_timer {
+                ready!(timer.as_mut().poll(context));
+            }
+            let now = Instant::now();
+            let until = self.exchanges.awaits_head_since().unwrap_or(now) + self.head_timeout;
+            if until <= now {
+                return Poll::Ready(());
+            }
+            match &mut self.head_timer {
+                Some(timer) => timer.as_mut().reset(until),
+                None => self.head_timer = Some(Box::pin(sleep_until(until))),
+            }
         }
     }
 
@@ -63,21 +96,21 @@ impl Socket {
     }
 }
 
-impl Opening {
-    /// Takes what has come; true once the protocol is clear.
-    fn is_over(&mut self, bytes: &[u8]) -> bool {
-        let rest = &PREFACE[self.matched..];
+impl Protocol {
+    /// What it is after these bytes.
+    fn after(self, bytes: &[u8]) -> Self {
+        let Self::Unknown(matched) = self else {
+            return self;
+        };
+        let rest = &PREFACE[matched..];
         let length = bytes.len().min(rest.len());
-        self.matched += length;
-        bytes.is_empty() || bytes[..length] != rest[..length] || self.matched == PREFACE.len()
-    }
-
-    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let until = self.until;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(until)));
-        timer.as_mut().poll(context)
+        if bytes.is_empty() || bytes[..length] != rest[..length] {
+            Self::Http1
+        } else if matched + length == PREFACE.len() {
+            Self::Http2
+        } else {
+            Self::Unknown(matched + length)
+        }
     }
 }
 
@@ -89,15 +122,11 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let Some(opening) = &mut self.opening else {
-            return read;
-        };
-        if read.is_pending() {
-            ready!(opening.poll_over(context));
+        if read.is_ready() {
+            self.protocol = self.protocol.after(&buffer.filled()[before..]);
+        } else if self.protocol != Protocol::Http2 {
+            ready!(self.poll_head_over(context));
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
-        }
-        if opening.is_over(&buffer.filled()[before..]) {
-            self.opening = None;
         }
         read
     }
@@ -118,6 +147,16 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        if bytes <= JOINED_BYTES {
+            let mut joined = [0; JOINED_BYTES];
+            let mut end = 0;
+            for slice in slices {
+                joined[end..end + slice.len()].copy_from_slice(slice);
+                end += slice.len();
+            }
+            return self.poll_write(context, &joined[..end]);
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.watch(context, written)
     }
@@ -139,27 +178,21 @@ impl AsyncWrite for Socket {
 mod tests {
     use super::*;
 
-    fn is_over(pieces: &[&[u8]]) -> bool {
-        let mut opening = Opening {
-            until: Instant::now(),
-            timer: None,
-            matched: 0,
-        };
-        pieces
-            .iter()
-            .map(|piece| opening.is_over(piece))
-            .fold(false, |_, over| over)
+    fn after(pieces: &[&[u8]]) -> Protocol {
+        let first = Protocol::Unknown(0);
+        pieces.iter().fold(first, |known, piece| known.after(piece))
     }
 
     #[test]
     fn the_protocol_is_clear_at_the_first_byte_that_differs_or_the_last_that_does_not() {
-        assert!(is_over(&[b"GET / HTTP/1.1\r\n"]));
-        assert!(is_over(&[b"P", b"OST"]));
-        assert!(is_over(&[PREFACE]));
-        assert!(is_over(&[&PREFACE[..10], &PREFACE[10..]]));
-        assert!(is_over(&[&[PREFACE, b"more"].concat()]));
-        assert!(is_over(&[b"PRI", b""]), "the end of the connection");
-        assert!(!is_over(&[b"P"]));
-        assert!(!is_over(&[&PREFACE[..10], &PREFACE[10..23]]));
+        assert_eq!(after(&[b"GET / HTTP/1.1\r\n"]), Protocol::Http1);
+        assert_eq!(after(&[b"P", b"OST", PREFACE]), Protocol::Http1);
+        assert_eq!(after(&[PREFACE]), Protocol::Http2);
+        assert_eq!(after(&[&PREFACE[..10], &PREFACE[10..]]), Protocol::Http2);
+        assert_eq!(after(&[&[PREFACE, b"more"].concat()]), Protocol::Http2);
+        assert_eq!(after(&[b"PRI", b""]), Protocol::Http1, "the end of it");
+        assert_eq!(after(&[b"P"]), Protocol::Unknown(1));
+        let two = [&PREFACE[..10], &PREFACE[10..23]];
+        assert_eq!(after(&two), Protocol::Unknown(23));
     }
 }

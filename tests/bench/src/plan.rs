@@ -73,7 +73,11 @@ impl Plan {
             );
         }
         let known: Vec<_> = ROWS.iter().map(|(row, _)| *row).collect();
-        if let Some(unknown) = args.only.iter().find(|only| !known.contains(&only.as_str())) {
+        if let Some(unknown) = args
+            .only
+            .iter()
+            .find(|only| !known.contains(&only.as_str()))
+        {
             bail!(
                 "--only {unknown}: there is no such row: name some of {}",
                 known.join(", ")
