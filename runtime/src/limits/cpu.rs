@@ -1,7 +1,7 @@
 //! CPU time of a request, over all its entries into JavaScript, and the turns that long entries take.
 //!
 //! ```text
-//! thread that runs JavaScript            monitor thread, every half millisecond while any thread is inside
+//! thread that runs JavaScript            monitor thread, each millisecond, each half while any thread is inside
 //!   CpuGuard::enter  -- slot filled -->    past its CPU or wall time: terminate_execution
 //!     … JavaScript …                       half a millisecond used, or its slice is over: interrupt
 //!     interrupted: hand over, take turns

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use super::op::{OpError, OpResult, bytes_of_string};
+use super::op::{OpError, OpResult, bytes_of_string, with_bytes_of_string};
 
 /// Bytes of all fields of one message that a handler may hand over.
 const MAX_BYTES: usize = 1 << 20;
@@ -14,12 +14,10 @@ pub(super) fn string<'s>(
     scope: &v8::PinScope<'s, '_>,
     headers: &HeaderMap,
 ) -> v8::Local<'s, v8::String> {
-    let mut text = Vec::with_capacity(
-        headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len() + 2)
-            .sum(),
-    );
+    let bytes = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 2);
+    let mut text = Vec::with_capacity(bytes.sum());
     for (name, value) in headers {
         if is_of_connection(name) {
             continue;
@@ -50,14 +48,15 @@ pub(super) fn content_type(
     scope: &v8::PinScope<'_, '_>,
     value: v8::Local<'_, v8::Value>,
 ) -> OpResult<HeaderMap> {
-    let text = bytes_of_string(scope, value, MAX_BYTES)?;
-    let value = match text.as_slice() {
-        b"text/plain;charset=UTF-8" => HeaderValue::from_static("text/plain;charset=UTF-8"),
-        b"application/json" => HeaderValue::from_static("application/json"),
-        _ => HeaderValue::from_maybe_shared(Bytes::from(text))
-            .map_err(|_| OpError::Type("invalid header value"))?,
-    };
-    Ok(HeaderMap::from_iter([(CONTENT_TYPE, value)]))
+    let value = with_bytes_of_string(scope, value, MAX_BYTES, |text| match text {
+        b"text/plain;charset=UTF-8" => Ok(HeaderValue::from_static("text/plain;charset=UTF-8")),
+        b"application/json" => Ok(HeaderValue::from_static("application/json")),
+        _ => HeaderValue::from_bytes(text),
+    })?;
+    let value = value.map_err(|_| OpError::Type("invalid header value"))?;
+    let mut headers = HeaderMap::with_capacity(1);
+    headers.insert(CONTENT_TYPE, value);
+    Ok(headers)
 }
 
 fn parse(text: Bytes) -> OpResult<HeaderMap> {

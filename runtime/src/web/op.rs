@@ -162,13 +162,40 @@ pub(super) fn bytes_of_string(
     value: v8::Local<v8::Value>,
     most: usize,
 ) -> OpResult<Vec<u8>> {
-    let string = bounded_string(value, most)?;
-    if !string.contains_only_onebyte() {
-        return Err(OpError::Type("a character is greater than U+00FF"));
-    }
+    let string = byte_string(value, most)?;
     let mut bytes = vec![0; string.length()];
     string.write_one_byte_v2(scope, 0, &mut bytes, v8::WriteFlags::empty());
     Ok(bytes)
+}
+
+/// Lends such a string, to something that runs no JavaScript; a short one without memory of its own.
+pub(super) fn with_bytes_of_string<T>(
+    scope: &v8::PinScope<'_, '_>,
+    value: v8::Local<v8::Value>,
+    most: usize,
+    read: impl FnOnce(&[u8]) -> T,
+) -> OpResult<T> {
+    let string = byte_string(value, most)?;
+    let mut short = [0; 64];
+    match short.get_mut(..string.length()) {
+        Some(bytes) => {
+            string.write_one_byte_v2(scope, 0, bytes, v8::WriteFlags::empty());
+            Ok(read(bytes))
+        }
+        None => Ok(read(&bytes_of_string(scope, value, most)?)),
+    }
+}
+
+fn byte_string<'s>(
+    value: v8::Local<'s, v8::Value>,
+    most: usize,
+) -> OpResult<v8::Local<'s, v8::String>> {
+    let string = bounded_string(value, most)?;
+    if string.contains_only_onebyte() {
+        Ok(string)
+    } else {
+        Err(OpError::Type("a character is greater than U+00FF"))
+    }
 }
 
 /// A 32-bit identifier.

@@ -91,15 +91,15 @@ fn verdict(cells: &[Cell]) -> Verdict {
 }
 
 fn note(cells: &[Cell], samples: &Samples) -> String {
-    let ratio = |contestant: Contestant| {
-        let isolet = median_of(cells, Contestant::Isolet.name())?;
-        let other = median_of(cells, contestant.name())?;
-        Some(format!("{:.2} × {}", isolet / other, contestant.name()))
+    let ratio = |of: Contestant, to: Contestant| {
+        let ratio = median_of(cells, of.name())? / median_of(cells, to.name())?;
+        Some(format!("{ratio:.2} × {}", to.name()))
     };
     let ratios: Vec<String> = [Contestant::Deno, Contestant::Hyper, Contestant::Workerd]
         .into_iter()
-        .filter_map(ratio)
+        .filter_map(|to| ratio(Contestant::Isolet, to))
         .collect();
+    let without_javascript = ratio(Contestant::Hyper, Contestant::Workerd).unwrap_or_default();
     let each = |key: &str, unit: &'static str| {
         cells
             .iter()
@@ -111,7 +111,7 @@ fn note(cells: &[Cell], samples: &Samples) -> String {
             .join(", ")
     };
     format!(
-        "isolet is at {}; p99: {}; share of the core that the server used: {}",
+        "isolet is at {}, where hyper, which runs no JavaScript, is at {without_javascript}; p99: {}; share of the core that the server used: {}",
         ratios.join(", "),
         each("p99Ms", "ms"),
         each("serverBusy", "")
