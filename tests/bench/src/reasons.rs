@@ -38,9 +38,6 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
              the pool's thread stand in the way of the quiet ones for a millisecond at a time. Twice the unloaded p99 \
              is less than a slice of the kernel's scheduler."
         }
-        "churn" => {
-            "Not found yet: whether what grows is V8's, the allocator's or the number of instances that the budget lets live."
-        }
         _ => return None,
     })
 }
