@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use isolet_crds::Route;
 use isolet_crds::bundle::FunctionIdentity;
@@ -22,6 +23,16 @@ pub struct Router<T> {
     names: HashMap<String, HashMap<String, Vec<Holder<T>>>>,
     /// By host, that of a wildcard without its `*`; longest path first, then the first that came.
     routes: HashMap<String, Vec<(String, Holder<T>)>>,
+    /// Where each Function is found, by its UID: to remove one is not to look at all.
+    places: HashMap<String, Place>,
+}
+
+/// The keys under which one Function is held.
+#[derive(Debug)]
+struct Place {
+    namespace: String,
+    name: String,
+    hosts: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -52,6 +63,7 @@ impl<T> Router<T> {
             suffixes,
             names: HashMap::new(),
             routes: HashMap::new(),
+            places: HashMap::new(),
         }
     }
 
@@ -71,28 +83,47 @@ impl<T> Router<T> {
             .entry(function.name.clone())
             .or_default()
             .push(holder());
+        let mut hosts = Vec::with_capacity(routes.len());
         for route in routes {
             let host = normal_host(&route.host);
             let key = host.strip_prefix('*').unwrap_or(&host).to_owned();
+            hosts.push(key.clone());
             let held = self.routes.entry(key).or_default();
             held.push((route.path.trim_end_matches('/').to_owned(), holder()));
             held.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         }
+        let place = Place {
+            namespace: function.namespace.clone(),
+            name: function.name.clone(),
+            hosts,
+        };
+        self.places.insert(function.uid.clone(), place);
     }
 
     /// Removes a Function.
     pub fn remove(&mut self, uid: &str) {
-        self.names.retain(|_, names| {
-            names.retain(|_, holders| {
-                holders.retain(|holder| holder.uid != uid);
-                !holders.is_empty()
-            });
-            !names.is_empty()
-        });
-        self.routes.retain(|_, held| {
-            held.retain(|(_, holder)| holder.uid != uid);
-            !held.is_empty()
-        });
+        let Some(place) = self.places.remove(uid) else {
+            return;
+        };
+        if let Entry::Occupied(mut names) = self.names.entry(place.namespace) {
+            if let Entry::Occupied(mut holders) = names.get_mut().entry(place.name) {
+                holders.get_mut().retain(|holder| holder.uid != uid);
+                if holders.get().is_empty() {
+                    holders.remove();
+                }
+            }
+            if names.get().is_empty() {
+                names.remove();
+            }
+        }
+        for host in place.hosts {
+            if let Entry::Occupied(mut held) = self.routes.entry(host) {
+                held.get_mut().retain(|(_, holder)| holder.uid != uid);
+                if held.get().is_empty() {
+                    held.remove();
+                }
+            }
+        }
     }
 
     /// Finds the Function for a `Host` header or authority and a path without query.

@@ -142,3 +142,20 @@ fn inserting_again_replaces_routes() {
         Some("deep2")
     );
 }
+
+#[test]
+fn a_function_that_was_removed_leaves_nothing() {
+    let mut router = router();
+    // Twice on one host, and moved to another name.
+    let twice = [
+        route("api.example.com", "/v1"),
+        route("api.example.com", "/v2"),
+    ];
+    router.insert(&identity("default", "api", "3"), &twice, "api");
+    router.insert(&identity("other", "hello2", "1"), &[], "hello2");
+    assert_eq!(found(&router, "hello.default", "/"), None);
+    for uid in ["1", "2", "3", "4", "never"] {
+        router.remove(uid);
+    }
+    assert!(router.names.is_empty() && router.routes.is_empty() && router.places.is_empty());
+}

@@ -60,8 +60,14 @@ pub(crate) fn run(plan: &Plan, _entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
         }
     }
     let between = |from: usize, to: usize| {
-        let looks = curve.iter().filter(|(starts, _)| (from..=to).contains(starts));
-        median(&looks.map(|(_, memory)| memory.resident_mb).collect::<Vec<_>>())
+        let looks = curve
+            .iter()
+            .filter(|(starts, _)| (from..=to).contains(starts));
+        median(
+            &looks
+                .map(|(_, memory)| memory.resident_mb)
+                .collect::<Vec<_>>(),
+        )
     };
     let early = between(settled, 2 * settled);
     let late = between(plan.starts - settled, plan.starts);
