@@ -1,17 +1,23 @@
 //! A client's socket with two time limits that hyper does not have: for the bytes that tell the protocol, which it awaits
 //! before any of its own limits begins, and for a client that takes nothing of what is written to it.
+//!
+//! It also sees a client hang up whose request's body nobody takes: hyper reads no further then.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How often a socket that nobody reads is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A client's socket. Reads and writes fail with `TimedOut` once a limit is over.
 pub(super) struct Socket {
@@ -22,6 +28,10 @@ pub(super) struct Socket {
     stall_timeout: Duration,
     /// Runs while one does.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// A read waits for the client: it will end if he hangs up.
+    is_reading: bool,
+    /// Until the next look whether he has, where none does.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 /// A connection whose protocol is not known yet.
@@ -43,7 +53,31 @@ impl Socket {
             }),
             stall_timeout,
             stalled: None,
+            is_reading: false,
+            look: None,
         }
+    }
+
+    /// Fails if the client has hung up and no read will tell. hyper flushes whenever its connection is polled.
+    fn look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let timer = match &mut self.look {
+            Some(timer) => timer,
+            None if self.is_reading => return Ok(()),
+            none => none.insert(Box::pin(sleep(LOOK))),
+        };
+        // Kept where a read waits now: a busy connection has one timer a second, not one a request.
+        while timer.as_mut().poll(context).is_ready() {
+            if self.is_reading {
+                self.look = None;
+                break;
+            }
+            let readiness = self.stream.ready(Interest::READABLE).now_or_never();
+            if readiness.transpose()?.is_some_and(|it| it.is_read_closed()) {
+                return Err(ErrorKind::ConnectionReset.into());
+            }
+            timer.as_mut().reset(Instant::now() + LOOK);
+        }
+        Ok(())
     }
 
     /// Notes whether a write has to wait, and for how long it has.
@@ -89,6 +123,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.is_reading = read.is_pending();
         let Some(opening) = &mut self.opening else {
             return read;
         };
@@ -127,6 +162,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.look(context)?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
