@@ -157,18 +157,7 @@ async fn an_old_client_gets_an_end_instead_of_chunks() {
 #[tokio::test]
 async fn http2_with_prior_knowledge_has_many_requests_under_way() {
     let worker = worker()
-        .function(
-            "meet",
-            "const waiting = [];
-             export default { async fetch(request) {
-               // All wait for the last one.
-               await new Promise((resolve) => {
-                 waiting.push(resolve);
-                 if (waiting.length === 100) waiting.forEach((go) => go());
-               });
-               return new Response(await request.text());
-             } }",
-        )
+        .with(Function::meeting("meet", 100))
         // On one instance: a second one would have some of them wait for ever.
         .argument("--threads=1")
         .start()

@@ -346,6 +346,15 @@ pub fn full(text: impl Into<Bytes>) -> BoxBody<Bytes, Infallible> {
     Full::new(text.into()).boxed()
 }
 
+/// The sum of a metric's lines that begin so.
+pub async fn metric(worker: &Worker, start: &str) -> usize {
+    let metrics = worker.metrics().await;
+    let lines = metrics.lines().filter(|line| line.starts_with(start));
+    lines
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap())
+        .sum()
+}
+
 /// Checks again until it holds.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
