@@ -30,6 +30,7 @@ pub use args::WorkerArgs;
 use crate::isolate::snapshot::{Snapshot, SnapshotError};
 use crate::isolate::{Breadcrumb, Pool, ffi, ffi_schedule, platform};
 use crate::limits::cpu;
+use crate::limits::files;
 use crate::limits::memory::{self, Capacity};
 use crate::scheduler::{Egress, Functions, Gate, Services};
 use crate::server::ClientLimits;
@@ -219,17 +220,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
 
 /// Connections that the descriptors of this process suffice for; it takes as many of those as it may.
 fn most_connections(wanted: usize) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let current = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    current
+    files::raise()
         .map_or(wanted, |files| {
             usize::try_from(files - files / EGRESS_FILES).unwrap_or(usize::MAX)
         })
