@@ -264,7 +264,7 @@ async fn a_client_that_hangs_up_aborts_the_signal() {
                request.signal.addEventListener('abort', () => {
                  state = `${pathname} ${request.signal.reason.name}`;
                });
-               if (pathname === '/head') await new Promise(() => {});
+               if (pathname !== '/body') await new Promise(() => {});
                return new Response(new ReadableStream({
                  start(controller) { controller.enqueue(new TextEncoder().encode('first')); },
                }));
@@ -285,6 +285,14 @@ async fn a_client_that_hangs_up_aborts_the_signal() {
     becomes("/head waits").await;
     hanging.abort();
     becomes("/head AbortError").await;
+
+    // The same, with a body that nobody reads.
+    let (hanging, body) = worker.request("signal", "/unread").method("POST").pieces();
+    body.send("piece");
+    let hanging = tokio::spawn(hanging.try_send());
+    becomes("/unread waits").await;
+    hanging.abort();
+    becomes("/unread AbortError").await;
 
     // A streamed answer.
     let mut streaming = worker.get("signal", "/body").await;
