@@ -3,7 +3,10 @@
 
 mod harness;
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -11,6 +14,7 @@ use harness::{Answer, Function, Worker, full, worker};
 use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use isolet_crds::bundle::{Digest, FunctionIdentity};
@@ -98,8 +102,8 @@ async fn bodies_in_pieces_of_a_byte_that_are_given_up_by_the_thousand_harm_nobod
         limits.cpu_ms = 60_000;
         limits.timeout_ms = 600_000;
     });
-    let mut worker = start(upstream, gives_up, "info").await;
-    let mut neighbour = Neighbour::begin(&worker, told).await;
+    let mut worker = through_the_agent(upstream, gives_up).await;
+    let mut neighbour = Neighbour::begin(&worker, &upstream.to_string(), &told).await;
     for _ in 0..8 {
         let gave_up = worker.get("gives-up", "/").await;
         neighbour.goes_on().await;
@@ -110,26 +114,38 @@ async fn bodies_in_pieces_of_a_byte_that_are_given_up_by_the_thousand_harm_nobod
     assert!(worker.is_alive());
 }
 
+/// The agent joins pieces, unless a server knows how to prevent it: here nobody does.
 #[tokio::test]
 async fn a_connection_ended_for_too_many_tiny_pieces_was_its_functions_own() {
-    let (upstream, told) = upstream().await;
-    let holds = format!(
-        "const held = [];
-         export default {{ async fetch(request) {{
-           if (request.url.endsWith('/again')) return fetch('http://{upstream}/ok');
-           for (let i = 0; i < 4; i++) held.push(await fetch('http://{upstream}/bytes'));
-           return new Response(new ReadableStream({{
-             start(controller) {{ controller.enqueue(new TextEncoder().encode('held')); }},
-           }}));
-         }} }}"
-    );
-    let holds = Function::new("holds", &holds).limits(|limits| limits.timeout_ms = 600_000);
-    let filter = "info,isolet_runtime::scheduler::connections=debug";
-    let mut worker = start(upstream, holds, filter).await;
-    let mut neighbour = Neighbour::begin(&worker, told).await;
+    let told = Told::default();
+    let said = Arc::clone(&told);
+    let mut worker = worker()
+        .with(
+            Function::new(
+                "holds",
+                "const held = [];
+                 export default { async fetch(request) {
+                   if (request.url.endsWith('/again')) return fetch('http://up.test/ok');
+                   for (let i = 0; i < 4; i++) held.push(await fetch('http://up.test/bytes'));
+                   return new Response(new ReadableStream({
+                     start(controller) { controller.enqueue(new TextEncoder().encode('held')); },
+                   }));
+                 } }",
+            )
+            .limits(|limits| limits.timeout_ms = 600_000),
+        )
+        .with(Neighbour::function())
+        .egress(move |request| {
+            let body = body(request.uri().path(), &said);
+            async move { Response::new(body) }
+        })
+        .log_filter("info,isolet_runtime::scheduler::connections=debug")
+        .start()
+        .await;
+    let mut neighbour = Neighbour::begin(&worker, "up.test", &told).await;
     let mut held = worker.get("holds", "/").await;
     assert_eq!(held.piece().await.unwrap().unwrap(), "held");
-    worker.log.line("a connection to the agent ended").await;
+    worker.log.line("too_many_data_frames").await;
     neighbour.goes_on().await;
     assert_eq!(worker.get("holds", "/again").await.text().await, "fine");
     neighbour.end().await;
@@ -149,10 +165,14 @@ impl Neighbour {
       return new Response(answer.body);
     } }";
 
-    async fn begin(worker: &Worker, told: Told) -> Self {
+    fn function() -> Function {
+        Function::new("neighbour", Self::SOURCE).limits(|limits| limits.timeout_ms = 600_000)
+    }
+
+    async fn begin(worker: &Worker, upstream: &str, told: &Told) -> Self {
         let (sender, pieces) = mpsc::unbounded_channel();
-        let up = format!("http://{}/told", told.address);
-        *told.pieces.lock().unwrap() = Some(pieces);
+        *told.lock().unwrap() = Some(pieces);
+        let up = format!("http://{upstream}/told");
         let request = worker.request("neighbour", "/").header("up", &up);
         let mut neighbour = Self {
             answer: request.send().await,
@@ -182,7 +202,7 @@ impl Neighbour {
 }
 
 /// A worker whose requests go through the agent's own server, with this Function and the neighbour.
-async fn start(upstream: std::net::SocketAddr, function: Function, filter: &'static str) -> Worker {
+async fn through_the_agent(upstream: SocketAddr, function: Function) -> Worker {
     let neighbour =
         Function::new("neighbour", Neighbour::SOURCE).limits(|limits| limits.timeout_ms = 600_000);
     let table = Arc::new(EgressTable::default());
@@ -212,47 +232,36 @@ async fn start(upstream: std::net::SocketAddr, function: Function, filter: &'sta
         .with(function)
         .with(neighbour)
         .agent(Arc::new(agent))
-        .log_filter(filter)
         .start()
         .await
 }
 
-/// Brings what a test says to who asks for `/told`.
-struct Told {
-    address: std::net::SocketAddr,
-    pieces: Arc<Mutex<Option<mpsc::UnboundedReceiver<Bytes>>>>,
-}
+/// What a test says to who asks for `/told`.
+type Told = Arc<Mutex<Option<mpsc::UnboundedReceiver<Bytes>>>>;
 
-/// A server. `/bytes` and `/slow` never end, the one byte after byte, the other with moments between; `/ok` does not read
-/// what it is sent.
-async fn upstream() -> (std::net::SocketAddr, Told) {
+/// A server that answers with [`body`].
+async fn upstream() -> (SocketAddr, Told) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let pieces = Arc::default();
-    let told = Told {
-        address,
-        pieces: Arc::clone(&pieces),
-    };
+    let told = Told::default();
+    let said = Arc::clone(&told);
     tokio::spawn(async move {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
-            let pieces = Arc::clone(&pieces);
+            let said = Arc::clone(&said);
             let service = service_fn(move |request: Request<Incoming>| {
-                let body = body(request.uri().path(), &pieces);
-                async move { Ok::<_, std::convert::Infallible>(Response::new(body)) }
+                let body = body(request.uri().path(), &said);
+                async move { Ok::<_, Infallible>(Response::new(body)) }
             });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(socket), service);
-            tokio::spawn(connection);
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service));
         }
     });
     (address, told)
 }
 
-fn body(
-    path: &str,
-    told: &Mutex<Option<mpsc::UnboundedReceiver<Bytes>>>,
-) -> BoxBody<Bytes, std::convert::Infallible> {
+/// `/bytes` and `/slow` never end, the one byte after byte, the other with moments between; `/ok` does not read what it is
+/// sent.
+fn body(path: &str, told: &Told) -> BoxBody<Bytes, Infallible> {
     let byte = || Ok(Frame::data(Bytes::from_static(b"x")));
     match path {
         "/bytes" => {
@@ -261,7 +270,7 @@ fn body(
         }
         "/slow" => {
             let bytes = stream::repeat(()).then(move |()| async move {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
                 byte()
             });
             BodyExt::boxed(StreamBody::new(bytes))

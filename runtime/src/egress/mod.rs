@@ -12,6 +12,7 @@
 pub mod client;
 pub mod connect;
 pub mod handover;
+mod joined;
 pub mod policy;
 pub mod pool;
 pub mod redirect;
@@ -30,6 +31,9 @@ const _: () = assert!(
     table::MAX_AT_ONCE * STREAM_WINDOW_BYTES as usize <= CONNECTION_WINDOW_BYTES as usize
         && STREAM_WINDOW_BYTES * 255 < CONNECTION_WINDOW_BYTES / 2
 );
+
+/// Small pieces of a body are joined up to this size before they leave.
+pub const JOINED_BYTES: usize = 8 << 10;
 
 /// Why an outbound request failed. The text is what JavaScript sees.
 #[derive(Debug, thiserror::Error)]

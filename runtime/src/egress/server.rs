@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::client::{Client, Fetched, RedirectMode, strip};
 use super::connect::Connector;
+use super::joined::Joined;
 use super::table::{EgressTable, MAX_AT_ONCE};
 use super::{CONNECTION_WINDOW_BYTES, EgressError, STREAM_WINDOW_BYTES, handover};
 use crate::agent::metrics::Metrics;
@@ -164,7 +165,7 @@ impl EgressServer {
             parts.headers.insert(FINAL_URL_HEADER, url);
         }
         // The slots are free again when the body has been read or dropped.
-        let body = body.map_frame(move |frame| {
+        let body = Joined::new(body).map_frame(move |frame| {
             let _held = (&slot, &slot_in_all);
             frame
         });

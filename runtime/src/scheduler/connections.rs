@@ -5,15 +5,16 @@
 //!
 //! ```text
 //! fetch -> the Function's connection, while it takes requests
-//!            none: asked for (handover) -> HTTP/2 -> stays while it is used, and among a few idle ones after that
+//!            none: asked for (handover) -> HTTP/2 -> stays while it is used, and some seconds after that
 //!            a body was given up on it: requests under way go on there, later ones get a new one (few at once)
 //! ```
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
@@ -27,8 +28,8 @@ use super::lock;
 use crate::egress::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, handover};
 use crate::server::body::Body;
 
-/// Functions above which the idle ones' connections are closed.
-const MANY: usize = 256;
+/// A connection that was idle for so long, twice at most, is closed.
+const IDLE: Duration = Duration::from_secs(5);
 /// Connections of one Function at once: it may hold a body on each while it gives up others.
 const MAX_OF_ONE: usize = 4;
 /// Requests for a connection that wait to be sent to the agent.
@@ -41,15 +42,8 @@ pub(super) struct NoConnection;
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Connections {
-    of_functions: Mutex<OfFunctions>,
+    by_uid: Mutex<HashMap<String, OfFunction>>,
     asks: mpsc::Sender<oneshot::Sender<UnixStream>>,
-}
-
-#[derive(Debug)]
-struct OfFunctions {
-    by_uid: HashMap<String, OfFunction>,
-    /// How many there are when idle ones are looked for.
-    sweep_at: usize,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +51,8 @@ struct OfFunction {
     latest: Arc<Connection>,
     /// Each of its connections has one too.
     counted: Arc<()>,
+    /// Since idle ones were last looked for.
+    was_used: bool,
 }
 
 #[derive(Debug, Default)]
@@ -76,30 +72,43 @@ pub(super) struct Hold {
 
 impl Connections {
     /// Over the egress socket. `lost` is cancelled when its other end has closed.
-    pub(super) fn new(socket: UnixStream, lost: CancellationToken) -> Self {
+    pub(super) fn new(socket: UnixStream, lost: CancellationToken) -> Arc<Self> {
         let (asks, asked) = mpsc::channel(ASKS);
         tokio::spawn(async move {
             let error = receive_all(socket, asked).await;
             tracing::error!(%error, "the egress socket to the agent closed");
             lost.cancel();
         });
-        Self {
-            of_functions: Mutex::new(OfFunctions {
-                by_uid: HashMap::new(),
-                sweep_at: MANY,
-            }),
+        let all = Arc::new(Self {
+            by_uid: Mutex::default(),
             asks,
-        }
+        });
+        tokio::spawn(close_idle(Arc::downgrade(&all)));
+        all
     }
 
     /// The Function's connection, for one request. Given up unless [`Hold::over`] is called, or its body read to the end.
     pub(super) async fn hold(&self, uid: &str) -> Result<(SendRequest<Body>, Hold), NoConnection> {
         let hold = Hold {
-            connection: lock(&self.of_functions).of(uid),
+            connection: self.of(uid),
             is_over: false,
         };
         let sender = hold.connection.sender.get_or_try_init(|| self.open());
         Ok((sender.await?.clone(), hold))
+    }
+
+    fn of(&self, uid: &str) -> Arc<Connection> {
+        let mut by_uid = lock(&self.by_uid);
+        if let Some(function) = by_uid.get_mut(uid) {
+            return function.connection();
+        }
+        by_uid.entry(uid.to_owned()).or_default().renew()
+    }
+
+    /// Closes those that were idle all the time since the last call.
+    fn sweep(&self) {
+        lock(&self.by_uid)
+            .retain(|_, function| std::mem::take(&mut function.was_used) || !function.is_idle());
     }
 
     async fn open(&self) -> Result<SendRequest<Body>, NoConnection> {
@@ -123,22 +132,9 @@ impl Connections {
     }
 }
 
-impl OfFunctions {
-    fn of(&mut self, uid: &str) -> Arc<Connection> {
-        if let Some(function) = self.by_uid.get_mut(uid) {
-            return function.connection();
-        }
-        if self.by_uid.len() >= self.sweep_at {
-            self.by_uid.retain(|_, function| !function.is_idle());
-            self.sweep_at = MANY.max(2 * self.by_uid.len());
-        }
-        let function = self.by_uid.entry(uid.to_owned()).or_default();
-        function.renew()
-    }
-}
-
 impl OfFunction {
     fn connection(&mut self) -> Arc<Connection> {
+        self.was_used = true;
         let latest = &self.latest;
         let is_closed = latest.sender.get().is_some_and(SendRequest::is_closed);
         let is_spent = latest.is_spent.load(Ordering::Relaxed);
@@ -149,6 +145,7 @@ impl OfFunction {
     }
 
     fn renew(&mut self) -> Arc<Connection> {
+        self.was_used = true;
         self.latest = Arc::new(Connection {
             _counted: Arc::clone(&self.counted),
             ..Connection::default()
@@ -221,6 +218,16 @@ impl hyper::body::Body for HeldBody {
     }
 }
 
+async fn close_idle(all: Weak<Connections>) {
+    loop {
+        tokio::time::sleep(IDLE).await;
+        match all.upgrade() {
+            Some(all) => all.sweep(),
+            None => return,
+        }
+    }
+}
+
 /// Asks the agent for what is wanted and hands out what comes, until the agent has gone.
 async fn receive_all(
     mut socket: UnixStream,
@@ -247,16 +254,16 @@ async fn receive_all(
 mod tests {
     use super::*;
 
-    fn none() -> OfFunctions {
-        OfFunctions {
-            by_uid: HashMap::new(),
-            sweep_at: MANY,
+    fn none() -> Connections {
+        Connections {
+            by_uid: Mutex::default(),
+            asks: mpsc::channel(1).0,
         }
     }
 
     #[test]
     fn a_connection_is_shared_until_a_body_is_given_up_on_it() {
-        let mut all = none();
+        let all = none();
         let first = all.of("one");
         assert!(Arc::ptr_eq(&first, &all.of("one")));
         assert!(!Arc::ptr_eq(&first, &all.of("two")));
@@ -274,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_function_has_few_connections_however_many_bodies_it_gives_up_and_holds() {
-        let mut all = none();
+        let all = none();
         let mut held = Vec::new();
         for _ in 0..100 {
             let connection = all.of("one");
@@ -289,13 +296,17 @@ mod tests {
     }
 
     #[test]
-    fn idle_connections_go_when_there_are_many_and_used_ones_stay() {
-        let mut all = none();
+    fn idle_connections_go_and_used_ones_stay() {
+        let all = none();
         let used = all.of("used");
-        for number in 0..10 * MANY {
-            all.of(&number.to_string());
-            assert!(all.by_uid.len() <= MANY);
-        }
+        let idle = Arc::downgrade(&all.of("idle"));
+        let late = Arc::downgrade(&all.of("late"));
+        all.sweep();
+        all.of("late");
+        assert!(idle.upgrade().is_some());
+        all.sweep();
+        assert!(idle.upgrade().is_none());
+        assert!(late.upgrade().is_some());
         assert!(Arc::ptr_eq(&used, &all.of("used")));
     }
 }

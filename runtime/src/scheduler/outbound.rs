@@ -32,7 +32,7 @@ pub(super) struct Fetched {
 impl Egress {
     /// Over the egress socket. `lost` is cancelled when the agent has closed it: there is no other.
     pub fn new(socket: UnixStream, lost: CancellationToken) -> Self {
-        Self(Arc::new(Connections::new(socket, lost)))
+        Self(Connections::new(socket, lost))
     }
 
     /// Sends a request in a Function's name and waits for the head of its response.
