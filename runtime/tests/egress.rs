@@ -126,7 +126,8 @@ async fn a_connection_ended_for_too_many_tiny_pieces_was_its_functions_own() {
                 "const held = [];
                  export default { async fetch(request) {
                    if (request.url.endsWith('/again')) return fetch('http://up.test/ok');
-                   for (let i = 0; i < 4; i++) held.push(await fetch('http://up.test/bytes'));
+                   // The connection may end before the last has begun.
+                   for (let i = 0; i < 4; i++) held.push(await fetch('http://up.test/bytes').catch(() => {}));
                    return new Response(new ReadableStream({
                      start(controller) { controller.enqueue(new TextEncoder().encode('held')); },
                    }));
