@@ -44,7 +44,7 @@ pub struct InheritedFds {
     pub listener: i32,
     /// The control socket; the worker is the HTTP/2 server.
     pub control: i32,
-    /// The egress socket; the worker is the HTTP/2 client.
+    /// The egress socket: over it the agent hands out connections on which the worker is the HTTP/2 client.
     pub egress: i32,
     /// The startup snapshot, a file.
     pub snapshot: i32,

@@ -1,20 +1,22 @@
-//! All Functions share one connection to the agent for their outbound requests: what one of them does there must not keep
-//! the others from it.
+//! What one Function does with its outbound requests must not keep others from theirs.
 #![allow(clippy::unwrap_used)]
 
 mod harness;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use harness::{Function, full, worker};
+use harness::{Answer, Function, Worker, full, worker};
 use http::{Request, Response};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use isolet_crds::bundle::{Digest, FunctionIdentity};
 use isolet_runtime::agent::metrics::Metrics;
 use isolet_runtime::bundle::Revision;
@@ -22,19 +24,18 @@ use isolet_runtime::egress::connect::Connector;
 use isolet_runtime::egress::policy::PlatformPolicy;
 use isolet_runtime::egress::server::EgressServer;
 use isolet_runtime::egress::table::EgressTable;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
-/// What may be on its way in one body without being read, in pieces of a byte.
-const PIECES: usize = 16_000;
-
-const NEIGHBOUR: &str = "export default { async fetch() {
-  return new Response(await (await fetch('http://up.test/ok')).text());
-} }";
+/// Pieces of a byte that may wait in one body without being read.
+const WINDOW: usize = 16 << 10;
 
 #[tokio::test]
 async fn a_worker_that_cannot_reach_the_agent_ends_and_is_not_blamed_on_a_function() {
-    let mut worker = worker().function("neighbour", NEIGHBOUR).start().await;
+    let mut worker = worker()
+        .function("hello", "export default { fetch() {} }")
+        .start()
+        .await;
     worker.cut_egress();
     assert_eq!(worker.ended().await.code(), Some(1));
 }
@@ -48,17 +49,21 @@ async fn responses_that_nobody_reads_hold_up_nobody() {
                 "const held = [];
                  export default { async fetch(request) {
                    for (let i = 0; i < 100; i++) held.push(await fetch('http://up.test/large'));
+                   const own = await (await fetch('http://up.test/ok')).text();
                    return new Response(new ReadableStream({
-                     start(controller) { controller.enqueue(new TextEncoder().encode('held')); },
+                     start(controller) { controller.enqueue(new TextEncoder().encode(own)); },
                    }));
                  } }",
             )
             .limits(|limits| {
-                limits.subrequests = 100;
+                limits.subrequests = 101;
                 limits.timeout_ms = 600_000;
             }),
         )
-        .function("neighbour", NEIGHBOUR)
+        .function(
+            "neighbour",
+            "export default { fetch: () => fetch('http://up.test/ok') }",
+        )
         .egress(|request| async move {
             match request.uri().path() {
                 "/ok" => Response::new(full("fine")),
@@ -68,146 +73,214 @@ async fn responses_that_nobody_reads_hold_up_nobody() {
         .start()
         .await;
     let mut holds = worker.get("holds", "/").await;
-    assert_eq!(holds.piece().await.unwrap().unwrap(), "held");
+    assert_eq!(holds.piece().await.unwrap().unwrap(), "fine");
     assert_eq!(worker.get("neighbour", "/").await.text().await, "fine");
 }
 
 #[tokio::test]
-async fn many_tiny_pieces_that_nobody_reads_leave_the_connection_be() {
-    let (sent, mut all_sent) = tokio::sync::mpsc::channel(1);
-    let worker = worker()
+async fn bodies_in_pieces_of_a_byte_that_are_given_up_by_the_thousand_harm_nobody() {
+    let (upstream, told) = upstream().await;
+    let gives_up = format!(
+        "export default {{ async fetch() {{
+           for (let round = 0; round < 8; round++) {{
+             await Promise.all(Array.from({{ length: 20 }}, async (_, i) => {{
+               if (i % 5 == 4) {{
+                 // An upload that nobody reads; its answer, or the end of its connection, comes amid it.
+                 const pieces = new ReadableStream({{ pull(c) {{ c.enqueue(new Uint8Array(1)); }} }});
+                 return fetch('http://{upstream}/ok', {{ method: 'POST', body: pieces }}).catch(() => {{}});
+               }}
+               const answer = await fetch(`http://{upstream}/${{i % 2 ? 'bytes' : 'slow'}}`);
+               if (i % 3 == 0) await answer.body.getReader().read();
+               else await answer.body.cancel();
+             }}));
+           }}
+           return new Response('gave up');
+         }} }}"
+    );
+    let gives_up = Function::new("gives-up", &gives_up).limits(|limits| {
+        limits.subrequests = 1000;
+        limits.cpu_ms = 60_000;
+        limits.timeout_ms = 600_000;
+    });
+    let mut worker = through_the_agent(upstream, gives_up).await;
+    let mut neighbour = Neighbour::begin(&worker, &upstream.to_string(), &told).await;
+    for _ in 0..8 {
+        let gave_up = worker.get("gives-up", "/").await;
+        neighbour.goes_on().await;
+        assert_eq!(gave_up.text().await, "gave up");
+        neighbour.goes_on().await;
+    }
+    neighbour.end().await;
+    assert!(worker.is_alive());
+}
+
+/// The agent joins pieces, unless a server knows how to prevent it: here nobody does.
+#[tokio::test]
+async fn a_connection_ended_for_too_many_tiny_pieces_was_its_functions_own() {
+    let told = Told::default();
+    let said = Arc::clone(&told);
+    let mut worker = worker()
         .with(
             Function::new(
                 "holds",
-                "export default { async fetch() {
-                   const held = await fetch('http://up.test/tiny');
+                "const held = [];
+                 export default { async fetch(request) {
+                   if (request.url.endsWith('/again')) return fetch('http://up.test/ok');
+                   // The connection may end before the last has begun.
+                   for (let i = 0; i < 4; i++) held.push(await fetch('http://up.test/bytes').catch(() => {}));
                    return new Response(new ReadableStream({
-                     start(controller) { controller.enqueue(new TextEncoder().encode(`held ${held.status}`)); },
+                     start(controller) { controller.enqueue(new TextEncoder().encode('held')); },
                    }));
                  } }",
             )
             .limits(|limits| limits.timeout_ms = 600_000),
         )
-        .function("neighbour", NEIGHBOUR)
+        .with(Neighbour::function())
         .egress(move |request| {
-            let sent = sent.clone();
-            async move {
-                if request.uri().path() == "/ok" {
-                    return Response::new(full("fine"));
-                }
-                let pieces = stream::iter(0..=PIECES).then(move |index| {
-                    let sent = sent.clone();
-                    async move {
-                        if index == PIECES {
-                            sent.send(()).await.unwrap();
-                            std::future::pending::<()>().await;
-                        }
-                        // A frame for each.
-                        tokio::task::yield_now().await;
-                        Ok(Frame::data(Bytes::from_static(b"x")))
-                    }
-                });
-                Response::new(BodyExt::boxed(StreamBody::new(pieces)))
-            }
+            let body = body(request.uri().path(), &said);
+            async move { Response::new(body) }
         })
+        .log_filter("info,isolet_runtime::scheduler::connections=debug")
         .start()
         .await;
-    let mut holds = worker.get("holds", "/").await;
-    assert_eq!(holds.piece().await.unwrap().unwrap(), "held 200");
-    let sent = tokio::time::timeout(harness::PATIENCE, all_sent.recv()).await;
-    assert_eq!(sent, Ok(Some(())));
-    assert_eq!(worker.get("neighbour", "/").await.text().await, "fine");
+    let mut neighbour = Neighbour::begin(&worker, "up.test", &told).await;
+    let mut held = worker.get("holds", "/").await;
+    assert_eq!(held.piece().await.unwrap().unwrap(), "held");
+    worker.log.line("too_many_data_frames").await;
+    neighbour.goes_on().await;
+    assert_eq!(worker.get("holds", "/again").await.text().await, "fine");
+    neighbour.end().await;
+    assert!(worker.is_alive());
 }
 
-/// The agent's end. Where the upload goes nobody accepts connections, so that all of it waits.
-#[tokio::test]
-async fn many_tiny_pieces_of_an_upload_leave_the_connection_be() {
-    let (listener, _full) = listener_that_is_full().await;
-    let target = listener.local_addr().unwrap();
-    let (theirs, ours) = UnixStream::pair().unwrap();
-    tokio::spawn(agent(&format!("{target}")).serve(theirs));
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(ours))
-            .await
-            .unwrap();
-    tokio::spawn(connection);
-    let (taken, mut all_taken) = tokio::sync::mpsc::channel(4);
-    let pieces = || {
-        let taken = taken.clone();
-        stream::iter(0..=PIECES).then(move |index| {
-            let taken = taken.clone();
-            async move {
-                if index == PIECES {
-                    taken.send(()).await.unwrap();
-                    std::future::pending::<()>().await;
-                }
-                // A frame for each.
-                tokio::task::yield_now().await;
-                Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x")))
-            }
-        })
-    };
-    let request = |uri: String, body| {
-        Request::post(uri)
-            .header("isolet-function", UID)
-            .body(body)
-            .unwrap()
-    };
-    let mut uploads = JoinSet::new();
-    for _ in 0..4 {
-        let body = BodyExt::boxed(StreamBody::new(pieces()));
-        uploads.spawn(sender.send_request(request(format!("http://{target}/"), body)));
+/// Passes on what its fetch brings, for as long as the test likes.
+struct Neighbour {
+    answer: Answer,
+    told: mpsc::UnboundedSender<Bytes>,
+    pieces: usize,
+}
+
+impl Neighbour {
+    const SOURCE: &str = "export default { async fetch(request) {
+      const answer = await fetch(request.headers.get('up'));
+      return new Response(answer.body);
+    } }";
+
+    fn function() -> Function {
+        Function::new("neighbour", Self::SOURCE).limits(|limits| limits.timeout_ms = 600_000)
     }
-    for _ in 0..4 {
-        tokio::select! {
-            taken = all_taken.recv() => assert_eq!(taken, Some(())),
-            end = uploads.join_next() => panic!("an upload ended: {end:?}"),
+
+    async fn begin(worker: &Worker, upstream: &str, told: &Told) -> Self {
+        let (sender, pieces) = mpsc::unbounded_channel();
+        *told.lock().unwrap() = Some(pieces);
+        let up = format!("http://{upstream}/told");
+        let request = worker.request("neighbour", "/").header("up", &up);
+        let mut neighbour = Self {
+            answer: request.send().await,
+            told: sender,
+            pieces: 0,
+        };
+        neighbour.goes_on().await;
+        neighbour
+    }
+
+    /// What is sent now arrives, and nothing else.
+    async fn goes_on(&mut self) {
+        self.pieces += 1;
+        let sent = Bytes::from(format!("{:>8}", self.pieces).repeat(1000));
+        self.told.send(sent.clone()).unwrap();
+        let mut arrived = Vec::new();
+        while arrived.len() < sent.len() {
+            arrived.extend_from_slice(&self.answer.piece().await.unwrap().unwrap());
         }
+        assert_eq!(arrived, sent);
     }
-    // Another request is answered: the policy refuses it.
-    let other = request("http://denied.test/".into(), full(""));
-    let answer = sender.send_request(other).await.unwrap();
-    assert_eq!(answer.status(), 502);
-    assert!(answer.headers().contains_key("isolet-egress-error"));
+
+    async fn end(mut self) {
+        drop(self.told);
+        assert!(self.answer.piece().await.is_none());
+    }
 }
 
-const UID: &str = "uid";
-
-/// Where one Function may send requests to one target.
-fn agent(allowed: &str) -> Arc<EgressServer> {
-    let identity = FunctionIdentity {
-        namespace: "default".into(),
-        name: "uploads".into(),
-        uid: UID.into(),
-    };
+/// A worker whose requests go through the agent's own server, with this Function and the neighbour.
+async fn through_the_agent(upstream: SocketAddr, function: Function) -> Worker {
+    let neighbour =
+        Function::new("neighbour", Neighbour::SOURCE).limits(|limits| limits.timeout_ms = 600_000);
     let table = Arc::new(EgressTable::default());
-    let revision = Revision {
-        identity: identity.clone(),
-        digest: Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap(),
-        sequence: 1,
-        bundle: Bytes::new(),
-        secrets: None,
-        egress: vec![allowed.into()],
-    };
-    table.set(&identity, [&Arc::new(revision)]);
+    for uid in [function.uid(), neighbour.uid()] {
+        let identity = FunctionIdentity {
+            namespace: "default".into(),
+            name: uid.clone(),
+            uid,
+        };
+        let revision = Revision {
+            identity: identity.clone(),
+            digest: Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap(),
+            sequence: 1,
+            bundle: Bytes::new(),
+            secrets: None,
+            egress: vec![upstream.to_string()],
+        };
+        table.set(&identity, [&Arc::new(revision)]);
+    }
     let policy = PlatformPolicy {
         loopback_by_rule: true,
         ..PlatformPolicy::default()
     };
     let connector = Connector::new(policy).unwrap();
-    Arc::new(EgressServer::new(connector, table, Metrics::default()))
+    let agent = EgressServer::new(connector, table, Metrics::default());
+    worker()
+        .with(function)
+        .with(neighbour)
+        .agent(Arc::new(agent))
+        .start()
+        .await
 }
 
-/// A listener in whose backlog there is no place, and the connections that wait there.
-async fn listener_that_is_full() -> (TcpListener, Vec<TcpStream>) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let listener = socket.listen(1).unwrap();
+/// What a test says to who asks for `/told`.
+type Told = Arc<Mutex<Option<mpsc::UnboundedReceiver<Bytes>>>>;
+
+/// A server that answers with [`body`].
+async fn upstream() -> (SocketAddr, Told) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut waiting = Vec::new();
-    let moment = Duration::from_millis(300);
-    while let Ok(stream) = tokio::time::timeout(moment, TcpStream::connect(address)).await {
-        waiting.push(stream.unwrap());
+    let told = Told::default();
+    let said = Arc::clone(&told);
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let said = Arc::clone(&said);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let body = body(request.uri().path(), &said);
+                async move { Ok::<_, Infallible>(Response::new(body)) }
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service));
+        }
+    });
+    (address, told)
+}
+
+/// `/bytes` and `/slow` never end, the one byte after byte, the other with moments between; `/ok` does not read what it is
+/// sent.
+fn body(path: &str, told: &Told) -> BoxBody<Bytes, Infallible> {
+    let byte = || Ok(Frame::data(Bytes::from_static(b"x")));
+    match path {
+        "/bytes" => {
+            let bytes = stream::repeat_with(byte).take(WINDOW);
+            BodyExt::boxed(StreamBody::new(bytes.chain(stream::pending())))
+        }
+        "/slow" => {
+            let bytes = stream::repeat(()).then(move |()| async move {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                byte()
+            });
+            BodyExt::boxed(StreamBody::new(bytes))
+        }
+        "/told" => {
+            let mut pieces = told.lock().unwrap().take().unwrap();
+            let pieces = stream::poll_fn(move |context| pieces.poll_recv(context));
+            BodyExt::boxed(StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))))
+        }
+        _ => full("fine"),
     }
-    (listener, waiting)
 }

@@ -6,7 +6,7 @@ mod harness;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use harness::{Exchange, Function, Worker, eventually, worker};
+use harness::{Exchange, Function, Worker, eventually, metric, worker};
 
 const COUNTER: &str =
     "let count = 0; export default { fetch() { return new Response(`${++count}`) } }";
@@ -18,15 +18,6 @@ async fn answer(worker: &Worker, name: &str) -> String {
     let text = answer.text().await;
     assert_eq!(status, 200, "{name}: {text}");
     text
-}
-
-/// The sum of a metric's lines that begin so.
-async fn metric(worker: &Worker, start: &str) -> usize {
-    let metrics = worker.metrics().await;
-    let lines = metrics.lines().filter(|line| line.starts_with(start));
-    lines
-        .map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap())
-        .sum()
 }
 
 async fn instances(worker: &Worker) -> usize {

@@ -244,24 +244,11 @@ async fn a_slow_reader_holds_the_writer_back() {
 
 #[tokio::test]
 async fn requests_that_wait_interleave() {
-    let worker = worker()
-        .function(
-            "meet",
-            "const waiting = [];
-             export default { async fetch(request) {
-               // Each answers only once the other is there.
-               await new Promise((resolve) => {
-                 waiting.push(resolve);
-                 if (waiting.length === 2) setTimeout(() => waiting.forEach((go) => go()), 5);
-               });
-               return new Response(new URL(request.url).pathname);
-             } }",
-        )
-        .start()
-        .await;
-    let (one, two) = tokio::join!(worker.get("meet", "/one"), worker.get("meet", "/two"));
-    assert_eq!(one.text().await, "/one");
-    assert_eq!(two.text().await, "/two");
+    let worker = worker().with(Function::meeting("meet", 2)).start().await;
+    let ask = |text: &'static str| worker.request("meet", "/").method("POST").body(text).send();
+    let (one, two) = tokio::join!(ask("one"), ask("two"));
+    assert_eq!(one.text().await, "one");
+    assert_eq!(two.text().await, "two");
 }
 
 #[tokio::test]
@@ -269,46 +256,49 @@ async fn a_client_that_hangs_up_aborts_the_signal() {
     let worker = worker()
         .function(
             "signal",
-            "let aborted = 'no';
+            "let state = 'new';
              export default { async fetch(request) {
                const { pathname } = new URL(request.url);
-               if (pathname === '/state') return new Response(aborted);
+               if (pathname === '/state') return new Response(state);
+               state = `${pathname} waits`;
                request.signal.addEventListener('abort', () => {
-                 aborted = `${pathname} ${request.signal.reason.name}`;
+                 state = `${pathname} ${request.signal.reason.name}`;
                });
-               if (pathname === '/head') await new Promise(() => {});
+               if (pathname !== '/body') await new Promise(() => {});
                return new Response(new ReadableStream({
                  start(controller) { controller.enqueue(new TextEncoder().encode('first')); },
                }));
              } }",
         )
+        // On one instance, which knows what it did.
+        .argument("--threads=1")
         .start()
         .await;
-    let state = async || worker.get("signal", "/state").await.text().await;
-    assert_eq!(state().await, "no");
-
-    let hanging = worker.request("signal", "/head");
-    let hanging = tokio::spawn(hanging.try_send());
-    eventually("the request is under way", async || {
-        worker.metrics().await.contains("isolet_instances 1")
-    })
-    .await;
-    // The worker must have read the request before the client goes.
-    worker.get("signal", "/state").await;
+    let becomes = async |wanted: &str| {
+        eventually(wanted, async || {
+            worker.get("signal", "/state").await.text().await == wanted
+        })
+        .await;
+    };
+    // A request without an answer.
+    let hanging = tokio::spawn(worker.request("signal", "/head").try_send());
+    becomes("/head waits").await;
     hanging.abort();
-    eventually("the signal of a request without an answer", async || {
-        state().await != "no"
-    })
-    .await;
-    assert_eq!(state().await, "/head AbortError");
+    becomes("/head AbortError").await;
 
+    // The same, with a body that nobody reads.
+    let (hanging, body) = worker.request("signal", "/unread").method("POST").pieces();
+    body.send("piece");
+    let hanging = tokio::spawn(hanging.try_send());
+    becomes("/unread waits").await;
+    hanging.abort();
+    becomes("/unread AbortError").await;
+
+    // A streamed answer.
     let mut streaming = worker.get("signal", "/body").await;
     assert_eq!(streaming.piece().await.unwrap().unwrap(), "first");
     drop(streaming);
-    eventually("the signal of a streamed answer", async || {
-        state().await == "/body AbortError"
-    })
-    .await;
+    becomes("/body AbortError").await;
 }
 
 #[tokio::test]
@@ -329,6 +319,7 @@ async fn work_goes_on_after_the_response_with_wait_until() {
                return new Response('answered');
              } }",
         )
+        .argument("--threads=1")
         .start()
         .await;
     assert_eq!(worker.get("later", "/").await.text().await, "answered");

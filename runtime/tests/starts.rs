@@ -5,17 +5,8 @@ mod harness;
 
 use std::collections::HashSet;
 
-use harness::{Function, Worker, compile, eventually, worker};
+use harness::{Function, Worker, compile, eventually, metric, worker};
 use isolet_runtime::control::{Loaded, SentCode, Start, Starts};
-
-/// The sum of a metric's lines that begin so.
-async fn metric(worker: &Worker, start: &str) -> usize {
-    let metrics = worker.metrics().await;
-    let lines = metrics.lines().filter(|line| line.starts_with(start));
-    lines
-        .map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap())
-        .sum()
-}
 
 async fn pool_is_filled(worker: &Worker) {
     eventually("the pool is filled", async || {

@@ -24,6 +24,7 @@ use crate::egress::connect::Connector;
 use crate::egress::policy::PlatformPolicy;
 use crate::egress::server::EgressServer;
 use crate::egress::table::EgressTable;
+use crate::limits::files;
 
 /// Connections that wait while the worker restarts or falls behind; the kernel bounds it by `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
@@ -102,6 +103,8 @@ impl Node {
         settings: NodeSettings,
         source: mpsc::Receiver<SourceEvent>,
     ) -> Result<Self, NodeError> {
+        // Each outbound request takes some.
+        files::raise();
         let metrics = Metrics::default();
         let report = Arc::new(ReportLog::new());
         let table = Arc::new(EgressTable::default());

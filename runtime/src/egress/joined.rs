@@ -1,7 +1,7 @@
 //! Small pieces of a body, joined while more of it is there.
 //!
-//! Each piece is a frame on the connection that all Functions share, and h2 counts small frames: those that come for a body
-//! which was given up stay counted for as long as the connection lives, and too many end it.
+//! Each piece is a frame, and h2 ends a connection on which too many small ones wait to be read. That is right where a server
+//! means harm; one that writes its body byte by byte does not.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// Pieces are joined up to this size, in bytes.
-const JOINED_BYTES: usize = 8 << 10;
+use super::JOINED_BYTES;
+
 /// How often in a row others run first, to bring more, before a piece goes out smaller: a body's pieces come one by one from the
 /// task of its connection.
 const WAITS: u8 = 3;

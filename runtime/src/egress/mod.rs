@@ -1,7 +1,7 @@
 //! The agent's outbound requests in the name of Functions: policy, addresses, TLS, redirects.
 //!
 //! ```text
-//! worker ── egress socket (HTTP/2) ──> server ──> client ──┬─> policy: the Function's rules AND the platform's
+//! worker ── HTTP/2, per Function ──> server ──> client ──┬─> policy: the Function's rules AND the platform's
 //!                                        │                 ├─> pool, connect: resolve once, check every address, connect to one
 //!                                        │                 └─> redirect: the same again for each hop
 //!                                        └─ table: rules of what serves, by UID
@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod connect;
+pub mod handover;
 mod joined;
 pub mod policy;
 pub mod pool;
@@ -21,18 +22,18 @@ pub mod table;
 use policy::Refusal;
 
 /// Bytes of one body that may wait between worker and agent without being read.
-///
-/// The HTTP/2 library ends a connection, and with it the requests of all Functions, once the tiny frames that nobody has
-/// read come to half its window, each counted as 171 bytes. All bodies that one Function may have under way
-/// ([`table::MAX_AT_ONCE`]), in pieces of a byte, stay below that.
 pub const STREAM_WINDOW_BYTES: u32 = 16 << 10;
-/// The same for all bodies together: HTTP/2's most. A smaller one lets a Function that does not read keep back the bodies
-/// of all others.
-pub const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+/// The same for all bodies on one connection. It bounds the memory of small pieces too: h2 ends a connection on which the
+/// frames that wait, or that came for bodies which were given up, fall short of 256 bytes each by more than half of this.
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+// Bodies that nobody reads keep back no others, and one of them may be in pieces of a byte.
 const _: () = assert!(
-    table::MAX_AT_ONCE as u64 * STREAM_WINDOW_BYTES as u64 * 171
-        < CONNECTION_WINDOW_BYTES as u64 / 2
+    table::MAX_AT_ONCE * STREAM_WINDOW_BYTES as usize <= CONNECTION_WINDOW_BYTES as usize
+        && STREAM_WINDOW_BYTES * 255 < CONNECTION_WINDOW_BYTES / 2
 );
+
+/// Small pieces of a body are joined up to this size before they leave.
+pub const JOINED_BYTES: usize = 8 << 10;
 
 /// Why an outbound request failed. The text is what JavaScript sees.
 #[derive(Debug, thiserror::Error)]

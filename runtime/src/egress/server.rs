@@ -1,4 +1,5 @@
-//! The agent's end of the egress socket: an HTTP/2 server that the worker sends outbound requests to.
+//! The agent's end of the egress socket: an HTTP/2 server that the worker sends outbound requests to, with a connection for
+//! each Function.
 
 use std::sync::Arc;
 
@@ -12,17 +13,20 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::client::{Client, Fetched, RedirectMode, strip};
 use super::connect::Connector;
 use super::joined::Joined;
 use super::table::{EgressTable, MAX_AT_ONCE};
-use super::{CONNECTION_WINDOW_BYTES, EgressError, STREAM_WINDOW_BYTES};
+use super::{CONNECTION_WINDOW_BYTES, EgressError, STREAM_WINDOW_BYTES, handover};
 use crate::agent::metrics::Metrics;
 use crate::control::{EGRESS_ERROR_HEADER, FINAL_URL_HEADER, FUNCTION_HEADER, REDIRECT_HEADER};
 
 /// Outbound requests of all Functions at once; each holds one or two descriptors.
 const MAX_AT_ONCE_IN_ALL: usize = 8192;
+/// Connections of one worker: one for each Function that has requests under way, and a few that are idle.
+const MAX_CONNECTIONS: usize = MAX_AT_ONCE_IN_ALL + 1024;
 /// Largest head of a request, as HTTP/2 measures it.
 const MAX_REQUEST_HEAD_BYTES: usize = 64 << 10;
 /// Largest head of a response: what the worker's HTTP/2 client takes, less the fields added here. A larger one would break
@@ -52,8 +56,29 @@ impl EgressServer {
         }
     }
 
-    /// Serves one worker until its socket closes.
-    pub async fn serve(self: Arc<Self>, socket: UnixStream) {
+    /// Gives one worker connections, and serves them, until its end of the egress socket closes.
+    pub async fn serve(self: Arc<Self>, mut socket: UnixStream) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                asked = handover::asked(&mut socket), if connections.len() < MAX_CONNECTIONS => {
+                    if !asked {
+                        return;
+                    }
+                }
+                Some(_) = connections.join_next() => continue,
+            }
+            match handover::give(&socket).await {
+                Ok(Some(connection)) => {
+                    connections.spawn(self.clone().serve_connection(connection));
+                }
+                Ok(None) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn serve_connection(self: Arc<Self>, socket: UnixStream) {
         let service = service_fn(move |request| {
             let server = self.clone();
             async move { Ok::<_, std::convert::Infallible>(server.answer(request).await) }
@@ -64,7 +89,7 @@ impl EgressServer {
             .max_header_list_size(MAX_READABLE_HEAD_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            // The worker may give up as many requests as it likes: hyper's bounds are for clients that are not our own.
+            // A Function may give up as many requests as it likes: hyper's bounds are for clients that are not our own.
             .max_local_error_reset_streams(None)
             .max_pending_accept_reset_streams(MAX_AT_ONCE_IN_ALL)
             .serve_connection(TokioIo::new(socket), service)

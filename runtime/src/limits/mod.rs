@@ -1,10 +1,11 @@
-//! One file a limit: CPU, memory, wall time, body size.
+//! One file a limit: CPU, memory, wall time, body size, open files.
 //!
-//! Each limit belongs to a request or to an instance; [`memory`] alone belongs to the process. [`cpu`] and [`heap`] share one monitor thread.
+//! Each limit belongs to a request or to an instance; [`memory`] and [`files`] belong to the process. [`cpu`] and [`heap`] share one monitor thread.
 
 pub mod account;
 pub mod body;
 pub mod cpu;
+pub mod files;
 pub mod growth;
 pub mod heap;
 pub mod memory;

@@ -1,15 +1,16 @@
 //! Bodies that arrive, of requests and of fetched responses, read one piece at a time as JavaScript asks.
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Either};
 use hyper::body::{Body, Incoming};
 
+use super::connections::HeldBody;
 use crate::limits::body::{BodyLimit, BodyTooLarge};
 
 /// A body that arrives.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    body: Incoming,
+    body: Either<Incoming, HeldBody>,
     limit: Option<BodyLimit>,
 }
 
@@ -28,14 +29,17 @@ impl Inbound {
     /// Body of a request.
     pub(super) fn of_request(body: Incoming, limit: BodyLimit) -> Self {
         Self {
-            body,
+            body: Either::Left(body),
             limit: Some(limit),
         }
     }
 
     /// Body of a fetched response.
-    pub(super) fn of_response(body: Incoming) -> Self {
-        Self { body, limit: None }
+    pub(super) fn of_response(body: HeldBody) -> Self {
+        Self {
+            body: Either::Right(body),
+            limit: None,
+        }
     }
 
     /// Whether it is known to be empty.

@@ -10,12 +10,14 @@
 //!             gate                where a start waits for room
 //!             eviction            which instances go when there is little
 //!           pipe, inbound, outbound   bodies that leave, bodies that arrive, requests to the agent
+//!             connections             one to the agent for each Function
 //! ```
 //!
 //! An event runs on the thread that brings it if the instance is idle; else it waits in the cell's queue and the owner runs
 //! it. No lock is held while JavaScript runs.
 
 mod cell;
+mod connections;
 pub mod console;
 mod eviction;
 mod functions;

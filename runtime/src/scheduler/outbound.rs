@@ -1,24 +1,23 @@
-//! Requests that functions make: HTTP/2 over the inherited socket to the agent, which decides where they may go.
+//! Requests that functions make: HTTP/2 to the agent, which decides where they may go.
+
+use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, Uri};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
+use super::connections::{Connections, HeldBody, NoConnection};
 use crate::control::{EGRESS_ERROR_HEADER, FINAL_URL_HEADER, FUNCTION_HEADER, REDIRECT_HEADER};
-use crate::egress::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use crate::server::body::Body;
 use crate::web::host::{HostError, OutboundRequest, Redirect};
 
 /// Headers of ours; functions can neither send nor see them.
 const OWN_PREFIX: &str = "isolet-";
 
-/// The way to the agent. Clones share one connection.
+/// The way to the agent.
 #[derive(Clone, Debug)]
-pub struct Egress(SendRequest<Body>);
+pub struct Egress(Arc<Connections>);
 
 /// What the agent answered for a function.
 #[derive(Debug)]
@@ -27,51 +26,35 @@ pub(super) struct Fetched {
     pub(super) headers: HeaderMap,
     pub(super) url: String,
     pub(super) redirected: bool,
-    pub(super) body: Incoming,
+    pub(super) body: HeldBody,
 }
 
 impl Egress {
-    /// Speaks HTTP/2 over the socket; the connection lives as long as a clone of the answer or a request. `lost` is cancelled
-    /// when it ends: there is no other.
-    pub async fn connect(
-        socket: UnixStream,
-        lost: CancellationToken,
-    ) -> Result<Self, hyper::Error> {
-        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            // Each body that is given up while more of it is on its way counts as one, for as long as the connection lives.
-            .max_local_error_reset_streams(None)
-            .handshake(TokioIo::new(socket))
-            .await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::error!(%error, cause, "the egress connection to the agent ended");
-            }
-            lost.cancel();
-        });
-        Ok(Self(sender))
+    /// Over the egress socket. `lost` is cancelled when the agent has closed it: there is no other.
+    pub fn new(socket: UnixStream, lost: CancellationToken) -> Self {
+        Self(Connections::new(socket, lost))
     }
 
     /// Sends a request in a Function's name and waits for the head of its response.
     pub(super) async fn fetch(
-        mut self,
+        self,
         uid: String,
         outbound: OutboundRequest,
         body: Body,
     ) -> Result<Fetched, HostError> {
         let url = outbound.url.clone();
         let request = request(&uid, outbound, body)?;
-        let unreachable =
-            |_| HostError::Type("the request failed: no connection to the agent".into());
-        self.0.ready().await.map_err(unreachable)?;
-        let response = self
+        let failed = |what: &str| HostError::Type(format!("the request failed: {what}"));
+        let (mut sender, hold) = self
             .0
+            .hold(&uid)
+            .await
+            .map_err(|NoConnection| failed("no connection to the agent"))?;
+        let response = sender
             .send_request(request)
             .await
-            .map_err(|_| HostError::Type("the request failed: the connection broke".into()))?;
-        fetched(response, url)
+            .map_err(|_| failed("the connection broke"))?;
+        fetched(response.map(|body| HeldBody::new(body, hold)), url)
     }
 }
 
@@ -97,7 +80,7 @@ fn request(uid: &str, outbound: OutboundRequest, body: Body) -> Result<Request<B
     Ok(request)
 }
 
-fn fetched(response: Response<Incoming>, requested: String) -> Result<Fetched, HostError> {
+fn fetched(response: Response<HeldBody>, requested: String) -> Result<Fetched, HostError> {
     let (mut parts, body) = response.into_parts();
     let text = |name: &str| {
         parts

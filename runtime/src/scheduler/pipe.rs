@@ -14,14 +14,12 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use crate::egress::JOINED_BYTES;
 use crate::limits::heap::HeapBudget;
 use crate::web::host::CompletionId;
 
 /// Bytes that may wait; past them a writer has to.
 pub const CAPACITY_BYTES: usize = 64 << 10;
-
-/// Pieces are joined up to this size, in bytes.
-const JOINED_BYTES: usize = 8 << 10;
 
 /// What the ends tell the instance.
 pub trait PipeEvents: Send + Sync {

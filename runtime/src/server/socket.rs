@@ -1,5 +1,7 @@
 //! A client's socket with two time limits: for a client that does not send the head of a request, and for one that takes
 //! nothing of what is written to it. One timer a connection, which is looked at when it fires, not set anew by each request.
+//!
+//! It also sees a client hang up whose request's body nobody takes: hyper reads no further then.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -7,7 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
@@ -17,6 +20,9 @@ use super::exchange::Exchanges;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A head and a body that are smaller together are written as one piece: to copy them costs less than to write two.
 const JOINED_BYTES: usize = 1024;
+
+/// How often a socket that nobody reads is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A client's socket. Reads and writes fail with `TimedOut` once a limit is over.
 pub(super) struct Socket {
@@ -31,6 +37,10 @@ pub(super) struct Socket {
     stall_timeout: Duration,
     /// Runs while one does.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// A read waits for the client: it will end if he hangs up.
+    is_reading: bool,
+    /// Until the next look whether he has, where none does.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 /// What the client speaks.
@@ -58,6 +68,8 @@ impl Socket {
             head_timer: None,
             stall_timeout,
             stalled: None,
+            is_reading: false,
+            look: None,
         }
     }
 
@@ -77,6 +89,28 @@ impl Socket {
                 None => self.head_timer = Some(Box::pin(sleep_until(until))),
             }
         }
+    }
+
+    /// Fails if the client has hung up and no read will tell. hyper flushes whenever its connection is polled.
+    fn look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let timer = match &mut self.look {
+            Some(timer) => timer,
+            None if self.is_reading => return Ok(()),
+            none => none.insert(Box::pin(sleep(LOOK))),
+        };
+        // Kept where a read waits now: a busy connection has one timer a second, not one a request.
+        while timer.as_mut().poll(context).is_ready() {
+            if self.is_reading {
+                self.look = None;
+                break;
+            }
+            let readiness = self.stream.ready(Interest::READABLE).now_or_never();
+            if readiness.transpose()?.is_some_and(|it| it.is_read_closed()) {
+                return Err(ErrorKind::ConnectionReset.into());
+            }
+            timer.as_mut().reset(Instant::now() + LOOK);
+        }
+        Ok(())
     }
 
     /// Notes whether a write has to wait, and for how long it has.
@@ -122,6 +156,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.is_reading = read.is_pending();
         if read.is_ready() {
             self.protocol = self.protocol.after(&buffer.filled()[before..]);
         } else if self.protocol != Protocol::Http2 {
@@ -166,6 +201,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.look(context)?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -30,6 +30,7 @@ pub use args::WorkerArgs;
 use crate::isolate::snapshot::{Snapshot, SnapshotError};
 use crate::isolate::{Breadcrumb, Pool, ffi, ffi_schedule, platform};
 use crate::limits::cpu;
+use crate::limits::files;
 use crate::limits::memory::{self, Capacity};
 use crate::scheduler::{Egress, Functions, Gate, Services};
 use crate::server::ClientLimits;
@@ -38,6 +39,8 @@ use crate::server::ClientLimits;
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// Descriptors of the worker itself.
 const OWN_FILES: usize = 64;
+/// The part of all descriptors that is left for Functions' connections to the agent: one of so many.
+const EGRESS_FILES: u64 = 8;
 
 /// Why the worker cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +64,6 @@ pub enum WorkerError {
     /// The process cannot be locked down.
     #[error(transparent)]
     Jail(#[from] jail::JailError),
-    /// The agent does not speak HTTP/2 on the egress socket.
-    #[error("failed to reach the agent")]
-    Egress(#[from] hyper::Error),
 }
 
 struct Inherited {
@@ -136,7 +136,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
         let control = UnixStream::from_std(inherited.control)?;
         let egress_lost = CancellationToken::new();
         let egress = UnixStream::from_std(inherited.egress)?;
-        let egress = Egress::connect(egress, egress_lost.clone()).await?;
+        let egress = Egress::new(egress, egress_lost.clone());
         let mut terminated = signal(SignalKind::terminate())?;
         let mut interrupted = signal(SignalKind::interrupt())?;
         jail::restrict_system_calls()?;
@@ -220,18 +220,10 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
 
 /// Connections that the descriptors of this process suffice for; it takes as many of those as it may.
 fn most_connections(wanted: usize) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let current = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    current
-        .map_or(wanted, |files| usize::try_from(files).unwrap_or(usize::MAX))
+    files::raise()
+        .map_or(wanted, |files| {
+            usize::try_from(files - files / EGRESS_FILES).unwrap_or(usize::MAX)
+        })
         .saturating_sub(OWN_FILES)
         .min(wanted)
         .max(1)

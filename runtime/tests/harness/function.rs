@@ -39,6 +39,21 @@ impl Function {
         }
     }
 
+    /// Its requests wait until so many are there, then all echo their bodies.
+    pub fn meeting(name: &str, count: usize) -> Self {
+        let source = format!(
+            "const waiting = [];
+             export default {{ async fetch(request) {{
+               await new Promise((resolve) => {{
+                 waiting.push(resolve);
+                 if (waiting.length === {count}) setTimeout(() => waiting.forEach((go) => go()), 5);
+               }});
+               return new Response(await request.text());
+             }} }}"
+        );
+        Self::new(name, &source)
+    }
+
     /// The same in another namespace.
     pub fn namespaced(mut self, namespace: &str) -> Self {
         self.namespace = namespace.into();

@@ -37,8 +37,10 @@ use isolet_runtime::control::{
     BREADCRUMB_BYTES, BUNDLE_BYTES_HEADER, CHECKED_HEADER, CODE_BYTES_HEADER, LoadError, Loaded,
     STARTS_PATH, Starts,
 };
+use isolet_runtime::egress::handover;
+use isolet_runtime::egress::server::EgressServer;
 use tokio::net::UnixStream;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 pub use client::{Answer, Exchange, Outgoing};
 pub use function::Function;
@@ -57,8 +59,15 @@ pub type EgressHandler = Arc<
 pub struct Builder {
     functions: Vec<Function>,
     arguments: Vec<String>,
-    egress: Option<EgressHandler>,
+    egress: Egress,
     filter: &'static str,
+}
+
+/// The agent's side of the egress socket.
+enum Egress {
+    None,
+    Handler(EgressHandler),
+    Agent(Arc<EgressServer>),
 }
 
 /// A running worker. Killed when dropped.
@@ -76,7 +85,7 @@ pub fn worker() -> Builder {
     Builder {
         functions: Vec::new(),
         arguments: Vec::new(),
-        egress: None,
+        egress: Egress::None,
         filter: "info",
     }
 }
@@ -108,7 +117,13 @@ impl Builder {
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Response<BoxBody<Bytes, Infallible>>> + Send + 'static,
     {
-        self.egress = Some(Arc::new(move |request| Box::pin(handler(request))));
+        self.egress = Egress::Handler(Arc::new(move |request| Box::pin(handler(request))));
+        self
+    }
+
+    /// Outbound requests go where the agent's own server sends them.
+    pub fn agent(mut self, server: Arc<EgressServer>) -> Self {
+        self.egress = Egress::Agent(server);
         self
     }
 
@@ -331,6 +346,15 @@ pub fn full(text: impl Into<Bytes>) -> BoxBody<Bytes, Infallible> {
     Full::new(text.into()).boxed()
 }
 
+/// The sum of a metric's lines that begin so.
+pub async fn metric(worker: &Worker, start: &str) -> usize {
+    let metrics = worker.metrics().await;
+    let lines = metrics.lines().filter(|line| line.starts_with(start));
+    lines
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap())
+        .sum()
+}
+
 /// Checks again until it holds.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
@@ -344,20 +368,36 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     );
 }
 
-fn serve_egress(socket: UnixStream, handler: Option<EgressHandler>) -> AbortHandle {
-    let serving = tokio::spawn(async move {
-        let service = hyper::service::service_fn(move |request| {
-            let handler = handler.clone();
-            async move {
-                let handler = handler.expect("this test expects no outbound request");
-                Ok::<_, Infallible>(handler(request).await)
-            }
-        });
-        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .serve_connection(TokioIo::new(socket), service)
-            .await;
-    });
+fn serve_egress(socket: UnixStream, egress: Egress) -> AbortHandle {
+    let serving = match egress {
+        Egress::None => tokio::spawn(answer(socket, |_| {
+            panic!("this test expects no outbound request")
+        })),
+        Egress::Handler(handler) => tokio::spawn(answer(socket, move |request| handler(request))),
+        Egress::Agent(server) => tokio::spawn(server.serve(socket)),
+    };
     serving.abort_handle()
+}
+
+/// Answers requests on the connections that the worker asks for.
+async fn answer<F>(mut socket: UnixStream, handler: F)
+where
+    F: Fn(Request<Incoming>) -> BoxFuture<'static, Response<BoxBody<Bytes, Infallible>>>,
+    F: Clone + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    while handover::asked(&mut socket).await {
+        let connection = handover::give(&socket).await.unwrap().unwrap();
+        let handler = handler.clone();
+        let service = hyper::service::service_fn(move |request| {
+            let answer = handler(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        connections.spawn(
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(connection), service),
+        );
+    }
 }
 
 fn async_socket(socket: StdUnixStream) -> UnixStream {

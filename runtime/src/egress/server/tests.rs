@@ -17,6 +17,8 @@ use crate::egress::policy::PlatformPolicy;
 struct Agent {
     sender: client::SendRequest<Full<Bytes>>,
     table: Arc<EgressTable>,
+    /// The server ends with it.
+    _egress: UnixStream,
 }
 
 struct Answer {
@@ -77,13 +79,19 @@ async fn agent_by(connector: Connector, rules: &[&str]) -> Agent {
         table.clone(),
         Metrics::default(),
     ));
-    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
     tokio::spawn(server.serve(theirs));
-    let (sender, connection) = client::handshake(TokioExecutor::new(), TokioIo::new(ours))
+    handover::ask(&mut ours).await.unwrap();
+    let connection = handover::receive(&ours).await.unwrap().unwrap();
+    let (sender, connection) = client::handshake(TokioExecutor::new(), TokioIo::new(connection))
         .await
         .unwrap();
     tokio::spawn(connection);
-    Agent { sender, table }
+    Agent {
+        sender,
+        table,
+        _egress: ours,
+    }
 }
 
 impl Agent {

@@ -1,9 +1,8 @@
 //! Deno: one process, `Deno.serve`.
 
 use crate::contestants::packages::{DENO, program, version_of};
-use crate::contestants::{Serving, Workload};
+use crate::contestants::{Serving, Workload, start};
 use crate::plan::Plan;
-use crate::process::{Server, free_port};
 
 fn deno(plan: &Plan) -> anyhow::Result<String> {
     let platform = match std::env::consts::ARCH {
@@ -18,24 +17,13 @@ pub(crate) fn version(plan: &Plan) -> anyhow::Result<String> {
 }
 
 pub(crate) fn serve(plan: &Plan, workload: Workload) -> anyhow::Result<Serving> {
-    let port = free_port()?;
-    let command = [
-        deno(plan)?,
-        "run".into(),
-        "--no-config".into(),
-        "--allow-net".into(),
-        "--allow-read".into(),
-        "tests/bench/apps/deno.js".into(),
-        port.to_string(),
-        workload.name().into(),
+    let program = [
+        &deno(plan)?,
+        "run",
+        "--no-config",
+        "--allow-net",
+        "--allow-read",
+        "tests/bench/apps/deno.js",
     ];
-    Ok(Serving {
-        server: Server::start(
-            Some(plan.server_core),
-            &command,
-            port,
-            &plan.work.join("deno.log"),
-        )?,
-        path: "/".into(),
-    })
+    start(plan, "deno.log", &program, workload)
 }

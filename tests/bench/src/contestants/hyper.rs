@@ -16,9 +16,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-use crate::contestants::{Serving, Workload};
+use crate::contestants::{Serving, Workload, start};
 use crate::plan::Plan;
-use crate::process::{Server, free_port};
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -40,22 +39,8 @@ pub(crate) fn version() -> anyhow::Result<String> {
 }
 
 pub(crate) fn serve(plan: &Plan, workload: Workload) -> anyhow::Result<Serving> {
-    let port = free_port()?;
-    let command = [
-        std::env::current_exe()?.display().to_string(),
-        "hyper".into(),
-        port.to_string(),
-        workload.name().into(),
-    ];
-    Ok(Serving {
-        server: Server::start(
-            Some(plan.server_core),
-            &command,
-            port,
-            &plan.work.join("hyper.log"),
-        )?,
-        path: "/".into(),
-    })
+    let this = std::env::current_exe()?.display().to_string();
+    start(plan, "hyper.log", &[&this, "hyper"], workload)
 }
 
 /// Serves one workload until it is killed.

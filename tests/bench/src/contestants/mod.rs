@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::http::{Answer, Connection};
 use crate::plan::Plan;
-use crate::process::Server;
+use crate::process::{Server, free_port};
 
 /// Time for a server with few functions to give its first answer.
 pub(crate) const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -66,6 +66,18 @@ pub(crate) fn all(plan: &Plan) -> Vec<Entry> {
             .map_err(|error| format!("{error:#}")),
     })
     .into()
+}
+
+/// Starts a program that is told its port and the workload by its last two words.
+fn start(plan: &Plan, log: &str, program: &[&str], workload: Workload) -> anyhow::Result<Serving> {
+    let port = free_port()?;
+    let mut command: Vec<String> = program.iter().map(|word| (*word).to_owned()).collect();
+    command.extend([port.to_string(), workload.name().to_owned()]);
+    let log = plan.work.join(log);
+    Ok(Serving {
+        server: Server::start(Some(plan.server_core), &command, port, &log)?,
+        path: "/".into(),
+    })
 }
 
 impl Contestant {
