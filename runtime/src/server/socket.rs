@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::Exchanges;
 
@@ -32,15 +32,21 @@ pub(super) struct Socket {
     /// How long the head of a request may take.
     head_timeout: Duration,
     /// Fires when it may be over.
-    head_timer: Option<Pin<Box<Sleep>>>,
+    head_timer: Option<Timer>,
     /// How long a write may wait for the client.
     stall_timeout: Duration,
     /// Runs while one does.
-    stalled: Option<Pin<Box<Sleep>>>,
+    stalled: Option<Timer>,
     /// A read waits for the client: it will end if he hangs up.
     is_reading: bool,
     /// Until the next look whether he has, where none does.
-    look: Option<Pin<Box<Sleep>>>,
+    look: Option<Timer>,
+}
+
+/// Wakes the connection's task, which is always the same: once it is set, all that a poll costs is a look.
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    is_set: bool,
 }
 
 /// What the client speaks.
@@ -77,7 +83,7 @@ impl Socket {
     fn poll_head_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Some(timer) = &mut self.head_timer {
-                ready!(timer.as_mut().poll(context));
+                ready!(timer.poll(context));
             }
             let now = Instant::now();
             let until = self.exchanges.awaits_head_since().unwrap_or(now) + self.head_timeout;
@@ -85,8 +91,8 @@ impl Socket {
                 return Poll::Ready(());
             }
             match &mut self.head_timer {
-                Some(timer) => timer.as_mut().reset(until),
-                None => self.head_timer = Some(Box::pin(sleep_until(until))),
+                Some(timer) => timer.reset(until),
+                None => self.head_timer = Some(Timer::new(until)),
             }
         }
     }
@@ -96,10 +102,10 @@ impl Socket {
         let timer = match &mut self.look {
             Some(timer) => timer,
             None if self.is_reading => return Ok(()),
-            none => none.insert(Box::pin(sleep(LOOK))),
+            none => none.insert(Timer::new(Instant::now() + LOOK)),
         };
         // Kept where a read waits now: a busy connection has one timer a second, not one a request.
-        while timer.as_mut().poll(context).is_ready() {
+        while timer.poll(context).is_ready() {
             if self.is_reading {
                 self.look = None;
                 break;
@@ -108,7 +114,7 @@ impl Socket {
             if readiness.transpose()?.is_some_and(|it| it.is_read_closed()) {
                 return Err(ErrorKind::ConnectionReset.into());
             }
-            timer.as_mut().reset(Instant::now() + LOOK);
+            timer.reset(Instant::now() + LOOK);
         }
         Ok(())
     }
@@ -124,9 +130,34 @@ impl Socket {
             return written;
         }
         let timeout = self.stall_timeout;
-        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        ready!(timer.as_mut().poll(context));
+        let timer = self
+            .stalled
+            .get_or_insert_with(|| Timer::new(Instant::now() + timeout));
+        ready!(timer.poll(context));
         Poll::Ready(Err(ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Timer {
+    fn new(until: Instant) -> Self {
+        Self {
+            sleep: Box::pin(sleep_until(until)),
+            is_set: false,
+        }
+    }
+
+    fn reset(&mut self, until: Instant) {
+        self.sleep.as_mut().reset(until);
+        self.is_set = false;
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.is_set && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        let polled = self.sleep.as_mut().poll(context);
+        self.is_set = polled.is_pending();
+        polled
     }
 }
 
