@@ -297,3 +297,30 @@ async fn an_idle_instance_gives_back_what_it_used() {
     .await;
     assert_eq!(instances(&worker).await, 1);
 }
+
+/// An isolate of V8 takes 0.84 MB when nothing of it is given back.
+#[tokio::test]
+async fn idle_instances_take_little_memory() {
+    const MORE: usize = 150;
+    const MOST_BYTES: usize = 680_000;
+    let worker = worker().start().await;
+    for index in 0..=MORE {
+        let function = Function::new(&format!("f{index}"), COUNTER);
+        worker.put(&function).await.unwrap();
+    }
+    assert_eq!(answer(&worker, "f0").await, "1");
+    let one = worker.resident_bytes();
+    for index in 1..=MORE {
+        let name = format!("f{index}");
+        assert_eq!(answer(&worker, &name).await, "1");
+        assert_eq!(answer(&worker, &name).await, "2");
+    }
+    eventually("idle instances give memory back", async || {
+        worker.resident_bytes() < one + MORE * MOST_BYTES
+    })
+    .await;
+    assert_eq!(instances(&worker).await, MORE + 1);
+    for index in 1..=MORE {
+        assert_eq!(answer(&worker, &format!("f{index}")).await, "3");
+    }
+}

@@ -8,7 +8,7 @@ use isolet_crds::bundle::{Bundle, Manifest, ModuleEntry, ModuleKind};
 use super::code::{CodeCache, Stage};
 use super::ffi::{self, Breadcrumb};
 use super::generic::Generic;
-use super::{Blank, Positions, modules, platform};
+use super::{Blank, Positions, ffi_tables, modules, platform};
 use crate::control::{LoadError, SentCode};
 use crate::limits::cpu::{CpuGuard, Ended, Terms};
 use crate::limits::heap::HeapBudget;
@@ -263,6 +263,8 @@ impl Instance {
         locker.low_memory_notification();
         platform::run_foreground_tasks(&locker);
         ffi::measure_heap(&mut locker);
+        // Last: a collection takes it again.
+        ffi_tables::give_back(&mut locker);
         self.isolate.budget.bytes()
     }
 

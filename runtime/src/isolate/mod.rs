@@ -11,8 +11,8 @@
 //! modules     a bundle's modules: compile, link, evaluate, import()
 //! wasm        bounds of modules' memories
 //! positions   from emitted code to what the user wrote
-//! ffi         all unsafe code, with ffi_crash: marks the thread that crashes, ffi_interrupt: hands its work over, and
-//!             ffi_schedule: what the kernel's scheduler is told
+//! ffi         all unsafe code, with ffi_crash: marks the thread that crashes, ffi_interrupt: hands its work over,
+//!             ffi_schedule: what the kernel's scheduler is told, and ffi_tables: gives empty tables of V8 back
 //! ```
 //!
 //! There is one entry model: every isolate is shared (`v8::SharedIsolate`) and entered through its lock by whoever owns
@@ -24,6 +24,7 @@ pub mod ffi;
 mod ffi_crash;
 mod ffi_interrupt;
 pub mod ffi_schedule;
+pub mod ffi_tables;
 mod generic;
 mod instance;
 mod modules;

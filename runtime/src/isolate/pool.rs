@@ -163,7 +163,10 @@ impl Pool {
                     }
                 }
                 Step::Make => match Generic::make(self.snapshot, DEFAULT_LIMIT_BYTES) {
-                    Ok(made) => self.state().ready.push_back(made),
+                    Ok(made) => {
+                        made.give_tables_back();
+                        self.state().ready.push_back(made);
+                    }
                     Err(error) => {
                         tracing::error!(error, "failed to make an isolate");
                         std::thread::sleep(PAUSE);

@@ -489,6 +489,11 @@ impl Instance {
         statistics.used_heap_size() + statistics.external_memory()
     }
 
+    /// Gives back what V8's tables take; says how many bytes.
+    pub fn give_tables_back(&mut self) -> usize {
+        isolet_runtime::isolate::ffi_tables::give_back(&mut self.isolate)
+    }
+
     /// Console texts since the last call.
     pub fn console(&self) -> Vec<String> {
         let lines = std::mem::take(&mut self.world.borrow_mut().console);
