@@ -326,7 +326,7 @@ mod tests {
         }
         // Pages of 64 bytes, of which the first begins 16 bytes into the block.
         let pages = |block: &[u8]| table.empty_pages(block, 16, 64);
-        assert_eq!(pages(&block), [16..16 + 18 * 64]);
+        assert_eq!(pages(&block), vec![16..16 + 18 * 64; 1]);
         // Entry 10 has bytes 128 to 139, entry 11 bytes 140 to 151: the page from 80 to 143 has some of both.
         block[8 + 10 * 12 + 8] = 1;
         assert_eq!(pages(&block), [16..80, 144..16 + 18 * 64]);
