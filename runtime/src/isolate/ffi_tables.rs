@@ -26,7 +26,9 @@
 //! How they are found: the isolate begins with the addresses that generated code uses, among them, in this order, those of key,
 //! value and map of both parts of the three stub caches. These 18 words with their fixed distances are found nowhere else, and
 //! each stub cache must end with the address of its isolate. The two other tables are found by their place in the class
-//! `Isolate`, beside words that are known. All that is done only with the version of V8 whose source was read.
+//! `Isolate`, beside words that are known. Where all these words are is learnt in the first isolate of the process, before any
+//! tenant's code runs: later a counter in the isolate could look like one of them. All that is done only with the version of V8
+//! whose source was read.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -78,30 +80,48 @@ const TO_CODE_CACHE: usize = 11;
 /// The part of an isolate's object that names the tables.
 const ISOLATE_BYTES: usize = 68 << 10;
 
+static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
+
+/// Learns where isolates have their tables, from one that has run no tenant's code. Only the first call in a process counts.
+pub fn learn(isolate: &mut v8::Isolate) {
+    LAYOUT.get_or_init(|| {
+        let version = v8::V8::get_version();
+        let layout = is_proved(version)
+            .then(|| Layout::of(&Object::of(isolate).words()))
+            .flatten();
+        if layout.is_none() {
+            tracing::warn!(
+                version,
+                "an idle instance keeps 288 KB more: V8's tables are known of another version only"
+            );
+        }
+        layout
+    });
+}
+
 /// Gives back what the tables of an isolate take, and says how many bytes. The next collection of the isolate takes it again.
 ///
-/// The isolate is entered by this thread, and no JavaScript of it runs. 0 if V8 is another version, or nothing was found.
+/// The isolate is entered by this thread, and no JavaScript of it runs. Nothing happens before [`learn`].
 pub fn give_back(isolate: &mut v8::Isolate) -> usize {
-    if !is_proved() {
+    let Some(Some(layout)) = LAYOUT.get() else {
         return 0;
-    }
-    let words = words_of(isolate);
-    let isolate = words.at;
-    let Some(tables) = Tables::find(&words.values) else {
+    };
+    let isolate = Object::of(isolate);
+    let Some(tables) = layout.tables(|at| isolate.word(at)) else {
         return 0;
     };
     let mut bytes = 0;
     for cache in tables.stub_caches {
         // SAFETY: the address of a `StubCache` of this isolate, as its references say.
         let cache = unsafe { Block::of(cache, OWNER_AT + size_of::<usize>()) };
-        if let Some(cache) = cache.filter(|it| it.word(OWNER_AT) == isolate) {
+        if let Some(cache) = cache.filter(|it| it.word(OWNER_AT) == isolate.address()) {
             // SAFETY: it is a stub cache: it belongs to this isolate and is where its references point at.
             bytes += unsafe { cache.drop_empty(&STUB_CACHE) };
         }
     }
     // SAFETY: in this version of V8 this word of the class points to an `InnerPointerToCodeCache`.
     let code_cache = unsafe { Block::of(tables.code_cache, CODE_CACHE.end()) };
-    if let Some(cache) = code_cache.filter(|it| it.word(0) == isolate) {
+    if let Some(cache) = code_cache.filter(|it| it.word(0) == isolate.address()) {
         // SAFETY: as above, and it belongs to this isolate.
         bytes += unsafe { cache.drop_empty(&CODE_CACHE) };
     }
@@ -113,19 +133,10 @@ pub fn give_back(isolate: &mut v8::Isolate) -> usize {
     bytes
 }
 
-/// Whether the V8 of this process is the one that was read; says so once if it is not.
-fn is_proved() -> bool {
-    static IS_PROVED: OnceLock<bool> = OnceLock::new();
-    *IS_PROVED.get_or_init(|| {
-        let version = v8::V8::get_version();
-        let is_proved = version
-            .strip_prefix(PROVED_FOR)
-            .is_some_and(|rest| !rest.starts_with(|it: char| it.is_ascii_digit() || it == '.'));
-        if !is_proved {
-            tracing::warn!(version, "idle instances keep 288 KB more: their tables are known of another version of V8 only");
-        }
-        is_proved
-    })
+/// Whether this is the version of V8 that was read.
+fn is_proved(version: &str) -> bool {
+    let rest = version.strip_prefix(PROVED_FOR);
+    rest.is_some_and(|rest| !rest.starts_with(|it: char| it.is_ascii_digit() || it == '.'))
 }
 
 /// How a table lies in its block.
@@ -172,27 +183,47 @@ fn zero(entry: &[u8], at: usize, bytes: usize) -> bool {
     entry[at..at + bytes].iter().all(|byte| *byte == 0)
 }
 
-/// The memory of an isolate's own object.
-struct Words {
-    at: usize,
-    values: Vec<usize>,
+/// V8's own object of an isolate.
+struct Object(NonNull<usize>);
+
+impl Object {
+    fn of(isolate: &mut v8::Isolate) -> Self {
+        // SAFETY: `Isolate` is `repr(transparent)` over a pointer to V8's object that is never null.
+        Self(unsafe {
+            std::mem::transmute::<v8::UnsafeRawIsolatePtr, NonNull<usize>>(
+                isolate.as_raw_isolate_ptr(),
+            )
+        })
+    }
+
+    fn address(&self) -> usize {
+        self.0.as_ptr() as usize
+    }
+
+    /// A word of the object; `at` is less than the number of its words.
+    fn word(&self, at: usize) -> usize {
+        // SAFETY: inside the object; all isolates have the same size. Volatile: V8's other threads may write some of the words,
+        // none of those that are used.
+        unsafe { self.0.as_ptr().add(at).read_volatile() }
+    }
+
+    fn words(&self) -> Vec<usize> {
+        // SAFETY: V8 allocates isolates by malloc (`Isolate::Allocate`).
+        let bytes = unsafe { libc::malloc_usable_size(self.0.as_ptr().cast()) };
+        let words = bytes.min(ISOLATE_BYTES) / size_of::<usize>();
+        (0..words).map(|at| self.word(at)).collect()
+    }
 }
 
-fn words_of(isolate: &mut v8::Isolate) -> Words {
-    // SAFETY: only its address is used.
-    let pointer = unsafe { isolate.as_raw_isolate_ptr() };
-    // SAFETY: `UnsafeRawIsolatePtr` is `repr(transparent)` over the pointer to V8's object.
-    let at: *mut usize = unsafe { std::mem::transmute(pointer) };
-    // SAFETY: V8 allocates isolates by malloc (`Isolate::Allocate`).
-    let bytes = unsafe { libc::malloc_usable_size(at.cast()) };
-    let words = bytes.min(ISOLATE_BYTES) / size_of::<usize>();
-    Words {
-        at: at as usize,
-        // SAFETY: inside the block. Volatile: V8's other threads may write some of the words, which are read and not used.
-        values: (0..words)
-            .map(|word| unsafe { at.add(word).read_volatile() })
-            .collect(),
-    }
+/// Where an isolate has the words that name its tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    /// 18 words that refer to the stub caches.
+    references: usize,
+    /// `load_stub_cache_` and the two others.
+    members: usize,
+    /// `stack_size_`, which `wasm_code_look_up_cache_` follows.
+    stack_size: usize,
 }
 
 /// Addresses of the tables.
@@ -203,32 +234,51 @@ struct Tables {
     wasm_cache: usize,
 }
 
-impl Tables {
-    /// What the words of an isolate say.
-    fn find(words: &[usize]) -> Option<Self> {
-        let stub_caches = words.windows(18).find_map(|words| {
-            let (parts, _) = words.as_chunks::<6>();
-            let is_one = |part: &[usize; 6]| {
-                part[0] != 0 && REFERENCES.map(|bytes| part[0].wrapping_add(bytes)) == *part
-            };
-            parts
-                .iter()
-                .all(is_one)
-                .then(|| [parts[0][0], parts[1][0], parts[2][0]])
-        })?;
-        let members = words.windows(3).position(|it| it == stub_caches)?;
-        let code_cache = *words.get(members + TO_CODE_CACHE)?;
-        // `stack_size_`, then `wasm_code_look_up_cache_`.
-        let after = &words[members + TO_CODE_CACHE + 1..];
-        let stack_size = after
-            .iter()
-            .position(|it| *it == platform::JAVASCRIPT_STACK_BYTES)?;
-        Some(Self {
+impl Layout {
+    /// What the words of an isolate say, if each place can be only one.
+    fn of(words: &[usize]) -> Option<Self> {
+        let references = only(words.windows(18), |words| stub_caches(words).is_some())?;
+        let stub_caches = stub_caches(&words[references..])?;
+        let members = only(words.windows(3), |it| *it == stub_caches)?;
+        let layout = Self {
+            references,
+            members,
+            stack_size: only(words.windows(1), |it| {
+                it[0] == platform::JAVASCRIPT_STACK_BYTES
+            })?,
+        };
+        let is_whole = layout.members + TO_CODE_CACHE < words.len();
+        (is_whole && layout.stack_size + 1 < words.len()).then_some(layout)
+    }
+
+    /// The tables of an isolate whose words are these; none if one of those that are known is another.
+    fn tables(&self, word: impl Fn(usize) -> usize) -> Option<Tables> {
+        let references: [usize; 18] = std::array::from_fn(|at| word(self.references + at));
+        let stub_caches = stub_caches(&references)?;
+        let members: [usize; 3] = std::array::from_fn(|at| word(self.members + at));
+        let is_same =
+            members == stub_caches && word(self.stack_size) == platform::JAVASCRIPT_STACK_BYTES;
+        is_same.then(|| Tables {
             stub_caches,
-            code_cache,
-            wasm_cache: *after.get(stack_size + 1)?,
+            code_cache: word(self.members + TO_CODE_CACHE),
+            wasm_cache: word(self.stack_size + 1),
         })
     }
+}
+
+/// The stub caches to which these words refer.
+fn stub_caches(words: &[usize]) -> Option<[usize; 3]> {
+    let (caches, _) = words.as_chunks::<6>();
+    let [a, b, c] = caches.first_chunk::<3>()?;
+    let refers =
+        |it: &[usize; 6]| it[0] != 0 && *it == REFERENCES.map(|bytes| it[0].wrapping_add(bytes));
+    (refers(a) && refers(b) && refers(c)).then(|| [a[0], b[0], c[0]])
+}
+
+/// Where the only one is for which this holds.
+fn only<T>(mut all: impl Iterator<Item = T>, mut holds: impl FnMut(T) -> bool) -> Option<usize> {
+    let first = all.position(&mut holds)?;
+    (!all.any(holds)).then_some(first)
 }
 
 /// A block of V8's C++ heap.
@@ -304,12 +354,49 @@ mod tests {
 
     #[test]
     fn tables_are_found_by_what_refers_to_them() {
+        let words = words();
+        let layout = Layout::of(&words).unwrap();
         let found = Tables {
             stub_caches: [0x1000, 0x20000, 0x40000],
             code_cache: 0x60000,
             wasm_cache: 0x80000,
         };
-        assert_eq!(Tables::find(&words()), Some(found));
+        assert_eq!(layout.tables(|at| words[at]), Some(found));
+    }
+
+    #[test]
+    fn nothing_is_found_where_a_word_is_another() {
+        let words = words();
+        let layout = Layout::of(&words).unwrap();
+        let stack_size = words.len() - 2;
+        for at in (100..118).chain(168..171).chain([stack_size]) {
+            let mut others = words.clone();
+            others[at] += 4;
+            assert_eq!(Layout::of(&others), None, "{at}");
+            assert_eq!(layout.tables(|at| others[at]), None, "{at}");
+        }
+        for until in 0..words.len() {
+            assert_eq!(Layout::of(&words[..until]), None);
+        }
+    }
+
+    #[test]
+    fn nothing_is_learnt_where_a_place_could_be_two() {
+        for twice in [
+            &words()[100..118],
+            &[0x1000, 0x20000, 0x40000],
+            &[platform::JAVASCRIPT_STACK_BYTES],
+        ] {
+            let mut words = words();
+            words.splice(120..120 + twice.len(), twice.iter().copied());
+            assert_eq!(Layout::of(&words), None);
+        }
+    }
+
+    #[test]
+    fn only_one_version_is_proved() {
+        assert!(is_proved("15.2.124.1") && is_proved("15.2.124.1-rusty"));
+        assert!(!is_proved("15.2.124.10") && !is_proved("15.2.124.1.2") && !is_proved("15.2.125"));
     }
 
     #[test]
@@ -334,18 +421,5 @@ mod tests {
         assert_eq!(pages(&block), [16..80, 208..16 + 18 * 64]);
         // The word before the entries is none of them.
         assert_eq!(table.empty_pages(&block, 0, 64), [64..128, 192..18 * 64]);
-    }
-
-    #[test]
-    fn nothing_is_found_where_a_word_is_another() {
-        let words = words();
-        for at in (100..118).chain(168..171) {
-            let mut others = words.clone();
-            others[at] += 4;
-            assert_eq!(Tables::find(&others), None, "{at}");
-        }
-        for until in 0..words.len() {
-            assert_eq!(Tables::find(&words[..until]), None);
-        }
     }
 }

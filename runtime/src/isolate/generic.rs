@@ -61,6 +61,7 @@ impl Generic {
         isolate.set_slot(Rejections::default());
         modules::install(&mut isolate);
         let watch = ffi::watch_heap(&mut isolate, &budget);
+        ffi_tables::learn(&mut isolate);
         let interrupter = Interrupter::new(isolate.thread_safe_handle());
         let shared = ffi::share(isolate)?;
         let mut locker = shared.lock();

@@ -339,6 +339,7 @@ impl Instance {
             .snapshot_blob(snapshot().to_vec().into())
             .external_references(web::external_references().into());
         let mut isolate = v8::Isolate::new(params);
+        isolet_runtime::isolate::ffi_tables::learn(&mut isolate);
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
         isolate.set_slot(HostSlot(Box::new(TestHost(world.clone()))));
         isolate.set_promise_reject_callback(on_reject);
