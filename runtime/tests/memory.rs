@@ -324,3 +324,22 @@ async fn idle_instances_take_little_memory() {
         assert_eq!(answer(&worker, &format!("f{index}")).await, "3");
     }
 }
+
+#[tokio::test]
+async fn functions_with_the_same_code_share_its_text() {
+    const FUNCTIONS: usize = 60;
+    let source = format!("{COUNTER} // {}", "x".repeat(1 << 20));
+    let worker = worker().start().await;
+    worker.put(&Function::new("first", &source)).await.unwrap();
+    assert_eq!(answer(&worker, "first").await, "1");
+    let before = worker.resident_bytes();
+    for index in 0..FUNCTIONS {
+        let function = Function::new(&format!("f{index}"), &source);
+        worker.put(&function).await.unwrap();
+    }
+    eventually("the texts are one", async || {
+        worker.resident_bytes() < before + (FUNCTIONS << 20) / 2
+    })
+    .await;
+    assert_eq!(answer(&worker, "f0").await, "1");
+}

@@ -6,6 +6,7 @@
 //! generic     an isolate that belongs to no revision yet
 //! pool        such isolates, made in advance
 //! instance    one live isolate: bound to a revision, entered for one event at a time, thrown away
+//! texts       source texts, once in the process
 //! code        what instances of one revision share: texts, compiled code
 //! compile     a revision's code for the agent to keep, in a process that runs nothing
 //! modules     a bundle's modules: compile, link, evaluate, import()
@@ -32,6 +33,7 @@ pub mod platform;
 pub mod pool;
 pub mod positions;
 pub mod snapshot;
+mod texts;
 mod wasm;
 
 pub use ffi::{Breadcrumb, Interrupter, ThreadClock};
