@@ -301,7 +301,7 @@ async fn an_idle_instance_gives_back_what_it_used() {
 /// An isolate of V8 takes 0.84 MB when nothing of it is given back.
 #[tokio::test]
 async fn idle_instances_take_little_memory() {
-    const MORE: usize = 150;
+    const MORE: usize = 100;
     const MOST_BYTES: usize = 680_000;
     let worker = worker().start().await;
     for index in 0..=MORE {
