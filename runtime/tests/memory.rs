@@ -298,11 +298,13 @@ async fn an_idle_instance_gives_back_what_it_used() {
     assert_eq!(instances(&worker).await, 1);
 }
 
-/// An isolate of V8 takes 0.84 MB when nothing of it is given back.
+/// An isolate of V8 takes 0.84 MB and more when nothing of it is given back.
 #[tokio::test]
 async fn idle_instances_take_little_memory() {
     const MORE: usize = 100;
-    const MOST_BYTES: usize = 680_000;
+    const MOST_BYTES: usize = 720_000;
+    /// A page of a heap.
+    const PAGE_BYTES: usize = 256 << 10;
     let worker = worker().start().await;
     for index in 0..=MORE {
         let function = Function::new(&format!("f{index}"), COUNTER);
@@ -315,8 +317,10 @@ async fn idle_instances_take_little_memory() {
         assert_eq!(answer(&worker, &name).await, "1");
         assert_eq!(answer(&worker, &name).await, "2");
     }
+    // A collection gives the young generation's pages back; the tables must not have come back with it.
     eventually("idle instances give memory back", async || {
-        worker.resident_bytes() < one + MORE * MOST_BYTES
+        metric(&worker, "isolet_used{resource=\"cage_bytes\"}").await < 3 * PAGE_BYTES * MORE
+            && worker.resident_bytes() < one + MORE * MOST_BYTES
     })
     .await;
     assert_eq!(instances(&worker).await, MORE + 1);
