@@ -31,6 +31,22 @@ struct SchedAttr {
 pub fn set_slice(slice: Duration) {
     // SAFETY: asks for the priority of this thread; no memory is passed.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    set(slice, nice);
+}
+
+/// Priority ("nice") of a thread that nobody waits for.
+const STANDS_BACK: i32 = 10;
+
+/// Has this thread stand back, for the rest of its life: those that serve take the core from it at once, and beside them it gets
+/// little.
+pub fn stand_back() {
+    if !set(COMPUTING, STANDS_BACK) {
+        tracing::warn!("failed to lower the priority of a thread: requests may wait for it");
+    }
+}
+
+/// Whether the kernel agreed.
+fn set(slice: Duration, nice: i32) -> bool {
     let attributes = SchedAttr {
         size: size_of::<SchedAttr>() as u32,
         policy: libc::SCHED_OTHER as u32,
@@ -43,37 +59,43 @@ pub fn set_slice(slice: Duration) {
     };
     let attributes: *const SchedAttr = &attributes;
     // SAFETY: 0 is this thread; the kernel reads `size` bytes of the structure, which lives for the call, and keeps nothing.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, attributes, 0) };
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, attributes, 0) == 0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Priority, nice and policy of this thread: fields 18, 19 and 41 of proc(5)'s stat.
+    fn schedule() -> [i64; 3] {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        [18, 19, 41].map(|field| fields[field - 3].parse().unwrap())
+    }
+
     #[test]
     fn the_policy_and_the_priority_stay() {
+        let mine = schedule();
         let told = std::thread::spawn(|| {
             set_slice(COMPUTING);
             set_slice(SERVING);
-            // Fields 18 and 19 of proc(5)'s stat are priority and nice, 41 the policy.
-            std::fs::read_to_string("/proc/thread-self/stat").unwrap()
+            schedule()
         });
-        let stat = told.join().unwrap();
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
-        let mine = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let mine: Vec<&str> = mine
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
-        for field in [18, 19, 41] {
-            assert_eq!(fields[field - 3], mine[field - 3]);
-        }
+        assert_eq!(told.join().unwrap(), mine);
+    }
+
+    #[test]
+    fn a_thread_that_stands_back_has_a_lower_priority_and_keeps_it() {
+        let told = std::thread::spawn(|| {
+            stand_back();
+            let before = schedule();
+            set_slice(SERVING);
+            (before, schedule())
+        });
+        let (before, after) = told.join().unwrap();
+        assert_eq!(before[1], i64::from(STANDS_BACK));
+        assert_eq!(after, before);
+        assert_eq!(schedule()[1], 0);
     }
 }

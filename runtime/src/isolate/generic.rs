@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::ffi::{self, HeapWatch, Interrupter};
+use super::ffi_tables;
 use super::instance::{Rejections, on_reject};
 use super::modules;
 use super::snapshot::Snapshot;
@@ -60,6 +61,7 @@ impl Generic {
         isolate.set_slot(Rejections::default());
         modules::install(&mut isolate);
         let watch = ffi::watch_heap(&mut isolate, &budget);
+        ffi_tables::learn(&mut isolate);
         let interrupter = Interrupter::new(isolate.thread_safe_handle());
         let shared = ffi::share(isolate)?;
         let mut locker = shared.lock();
@@ -88,6 +90,11 @@ impl Generic {
 }
 
 impl Generic {
+    /// Gives back what V8 keeps ready in it and few instances ever use.
+    pub(super) fn give_tables_back(&self) {
+        ffi_tables::give_back(&mut self.shared.lock());
+    }
+
     /// Has the Web API layer compile, for all instances of the process, what it runs late. The isolate serves nothing else.
     pub(super) fn compile_lazy_files(self) -> Result<(), String> {
         let mut locker = self.shared.lock();

@@ -8,7 +8,7 @@ use isolet_crds::bundle::{Bundle, Manifest, ModuleEntry, ModuleKind};
 use super::code::{CodeCache, Stage};
 use super::ffi::{self, Breadcrumb};
 use super::generic::Generic;
-use super::{Blank, Positions, modules, platform};
+use super::{Blank, Positions, ffi_tables, modules, platform, texts};
 use crate::control::{LoadError, SentCode};
 use crate::limits::cpu::{CpuGuard, Ended, Terms};
 use crate::limits::heap::HeapBudget;
@@ -265,6 +265,8 @@ impl Instance {
         locker.low_memory_notification();
         platform::run_foreground_tasks(&locker);
         ffi::measure_heap(&mut locker);
+        // Last: a collection takes it again.
+        ffi_tables::give_back(&mut locker);
         self.isolate.budget.bytes()
     }
 
@@ -287,7 +289,7 @@ impl Instance {
 impl Content {
     fn of(bytes: Vec<u8>) -> Self {
         match String::from_utf8(bytes) {
-            Ok(text) => Self::Text(text.into()),
+            Ok(text) => Self::Text(texts::share(text)),
             Err(error) => Self::Bytes(error.into_bytes()),
         }
     }
@@ -327,7 +329,7 @@ impl Blueprint {
     ) -> Self {
         let contents = std::mem::take(&mut bundle.contents);
         Self {
-            positions: Positions::of(&bundle),
+            positions: Positions::take(&mut bundle),
             manifest: bundle.manifest,
             contents: contents.into_iter().map(Content::of).collect(),
             code: code.map(CodeCache::offered).unwrap_or_default(),

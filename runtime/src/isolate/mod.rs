@@ -6,13 +6,14 @@
 //! generic     an isolate that belongs to no revision yet
 //! pool        such isolates, made in advance
 //! instance    one live isolate: bound to a revision, entered for one event at a time, thrown away
+//! texts       source texts, once in the process
 //! code        what instances of one revision share: texts, compiled code
 //! compile     a revision's code for the agent to keep, in a process that runs nothing
 //! modules     a bundle's modules: compile, link, evaluate, import()
 //! wasm        bounds of modules' memories
 //! positions   from emitted code to what the user wrote
-//! ffi         all unsafe code, with ffi_crash: marks the thread that crashes, ffi_interrupt: hands its work over, and
-//!             ffi_schedule: what the kernel's scheduler is told
+//! ffi         all unsafe code, with ffi_crash: marks the thread that crashes, ffi_interrupt: hands its work over,
+//!             ffi_schedule: what the kernel's scheduler is told, and ffi_tables: gives empty tables of V8 back
 //! ```
 //!
 //! There is one entry model: every isolate is shared (`v8::SharedIsolate`) and entered through its lock by whoever owns
@@ -24,6 +25,7 @@ pub mod ffi;
 mod ffi_crash;
 mod ffi_interrupt;
 pub mod ffi_schedule;
+pub mod ffi_tables;
 mod generic;
 mod instance;
 mod modules;
@@ -31,6 +33,7 @@ pub mod platform;
 pub mod pool;
 pub mod positions;
 pub mod snapshot;
+mod texts;
 mod wasm;
 
 pub use ffi::{Breadcrumb, Interrupter, ThreadClock};

@@ -8,7 +8,7 @@ const FLAGS: &str = concat!(
     "--no-turboshaft-loop-unrolling ",
     // Largest WebAssembly memory, 512 MiB; a module's own is bounded by its limits.memory (see `wasm`).
     "--wasm-max-mem-pages=8192 ",
-    // Stack that JavaScript may use, in KiB; threads that run it have STACK_BYTES.
+    // JAVASCRIPT_STACK_BYTES, in KiB.
     "--stack-size=984 ",
     // Free pages go back at once: V8 would keep them for eight seconds, and they are in nobody's heap size.
     "--no-memory-pool ",
@@ -18,6 +18,8 @@ const FLAGS: &str = concat!(
     "--concurrent-marking-max-worker-num=1",
 );
 
+/// Stack that JavaScript may use; it is V8's own default.
+pub(super) const JAVASCRIPT_STACK_BYTES: usize = 984 << 10;
 /// Stack of a thread that runs JavaScript.
 pub const STACK_BYTES: usize = 4 << 20;
 

@@ -10,13 +10,13 @@
 //! Where there is little room for instances, it is the least: before warm ones go, those go that nobody waits for.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::generic::Generic;
-use super::platform;
 use super::snapshot::Snapshot;
+use super::{ffi_schedule, platform};
 use crate::limits::memory::{self, Usage};
 
 /// `limits.memory` of an isolate that nobody has taken yet.
@@ -27,11 +27,11 @@ const MOST: usize = 64;
 /// Isolates wanted at start.
 const AT_START: usize = 16;
 /// Time without a start after which fewer are kept ready.
-const CALM: Duration = Duration::from_secs(10);
+const CALM: Duration = Duration::from_secs(3);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Priority of the thread that fills the pool ("nice").
-const NICE: i32 = 10;
+/// The start that took an isolate gets so much time before the next one is made.
+const GRACE: Duration = Duration::from_millis(2);
 
 /// Isolates that are ready, and the thread that makes them.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ struct State {
 pub struct Blank(pub(super) Generic);
 
 impl Pool {
-    /// Starts to fill a pool. Needs V8 to be initialised, and to be called before the process is locked down.
+    /// Starts to fill a pool. Needs V8 to be initialised.
     pub fn start(snapshot: Snapshot) -> std::io::Result<Arc<Self>> {
         let pool = Arc::new(Self {
             snapshot,
@@ -77,20 +77,13 @@ impl Pool {
             thread: Mutex::new(None),
         });
         let filled = Arc::clone(&pool);
-        let has_priority = Arc::new(Barrier::new(2));
-        let begun = Arc::clone(&has_priority);
         let thread = std::thread::Builder::new()
             .name("pool".into())
             .stack_size(platform::STACK_BYTES)
             .spawn(move || {
-                // Of this thread alone. Without it starts are only less quiet.
-                if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-                    tracing::warn!(%error, "failed to lower the priority of the thread that makes isolates");
-                }
-                begun.wait();
+                ffi_schedule::stand_back();
                 filled.fill();
             })?;
-        has_priority.wait();
         *pool.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(pool)
     }
@@ -163,7 +156,10 @@ impl Pool {
                     }
                 }
                 Step::Make => match Generic::make(self.snapshot, DEFAULT_LIMIT_BYTES) {
-                    Ok(made) => self.state().ready.push_back(made),
+                    Ok(made) => {
+                        made.give_tables_back();
+                        self.state().ready.push_back(made);
+                    }
                     Err(error) => {
                         tracing::error!(error, "failed to make an isolate");
                         std::thread::sleep(PAUSE);
@@ -194,9 +190,16 @@ impl Pool {
                 .wait_timeout(state, at_most)
                 .unwrap_or_else(PoisonError::into_inner);
             state = woken;
-            if waited.timed_out() && !state.is_tight {
-                state.calm_down();
+            if waited.timed_out() {
+                if !state.is_tight {
+                    state.calm_down();
+                }
+                continue;
             }
+            // On one core the next one would be made in the midst of the start that took this one.
+            drop(state);
+            std::thread::sleep(GRACE);
+            state = self.state();
         }
         None
     }

@@ -32,19 +32,17 @@ struct Segment {
 }
 
 impl Positions {
-    /// Keeps a bundle's mappings.
-    pub fn of(bundle: &Bundle) -> Self {
-        let module = |entry: &isolet_crds::bundle::ModuleEntry| Module {
-            mappings: entry.mappings.clone(),
-            decoded: OnceLock::new(),
-        };
+    /// Takes the mappings out of a bundle.
+    pub fn take(bundle: &mut Bundle) -> Self {
+        let modules = bundle.manifest.modules.iter_mut().map(|entry| {
+            let module = Module {
+                mappings: entry.mappings.take(),
+                decoded: OnceLock::new(),
+            };
+            (entry.path.clone(), module)
+        });
         Self {
-            modules: bundle
-                .manifest
-                .modules
-                .iter()
-                .map(|entry| (entry.path.clone(), module(entry)))
-                .collect(),
+            modules: modules.collect(),
         }
     }
 

@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_micros(500);
 /// thread that serves 15 us.
 const QUIET_TICK: Duration = Duration::from_millis(1);
 /// Looks without JavaScript after which the monitor sleeps until it is woken.
-const IDLE_TICKS: u32 = 100;
+const IDLE_TICKS: u32 = 20;
 /// Ticks between two measurements of a running instance's memory.
 const HEAP_CHECK_TICKS: u32 = 8;
 /// CPU time after which an entry hands over: not wall time, as a thread that the kernel does not let run need not. Once more

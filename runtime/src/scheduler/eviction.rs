@@ -14,7 +14,7 @@ const IDLE: Duration = Duration::from_secs(600);
 /// for the first time, or has grown to `GROWN_BYTES`.
 const QUIET: Duration = Duration::from_secs(5);
 const GROWN_BYTES: usize = 4 << 20;
-/// The same for all others: a collection takes 0.6 ms of CPU time and brings 20 to 45 KB.
+/// The same for all others: a collection takes 0.6 ms of CPU time and brings 20 to 45 KB after the first.
 const LONG_QUIET: Duration = Duration::from_secs(60);
 /// Time between two looks.
 pub(super) const TICK: Duration = Duration::from_secs(1);

@@ -12,14 +12,13 @@ use hyper::body::{Body, Incoming};
 use isolet_crds::bundle::{Bundle, FunctionIdentity, SecretValues};
 use tokio::time::Instant;
 
-use super::cell::Cell;
 use super::eviction::{self, Totals};
 use super::inbound::Inbound;
 use super::revision::Revision;
 use super::state::{Answer, Answered};
 use super::{Services, lock};
 use crate::control::{LoadError, Loaded, SentCode};
-use crate::isolate::Blueprint;
+use crate::isolate::{Blueprint, ffi_schedule, platform};
 use crate::limits::body::BodyLimit;
 use crate::limits::heap::HeapBudget;
 use crate::limits::{growth, memory};
@@ -249,7 +248,38 @@ impl Functions {
             leaving.push(cell.budget());
             self.services.metrics.evicted(reason.name());
         }
-        compact(live.iter().map(|(_, cell, unused)| (cell, *unused)));
+    }
+
+    /// Has instances that became idle give back what they do not need, for as long as there are Functions to look at. On a
+    /// thread that stands back, since nobody waits for it.
+    pub fn keep_compacting(self: &Arc<Self>) -> std::io::Result<()> {
+        let functions = Arc::downgrade(self);
+        std::thread::Builder::new()
+            .name("compact".into())
+            .stack_size(platform::STACK_BYTES)
+            .spawn(move || {
+                ffi_schedule::stand_back();
+                loop {
+                    std::thread::sleep(eviction::TICK);
+                    let Some(functions) = functions.upgrade() else {
+                        return;
+                    };
+                    functions.compact();
+                }
+            })?;
+        Ok(())
+    }
+
+    fn compact(&self) {
+        let functions: Vec<_> = lock(&self.by_uid).values().cloned().collect();
+        for revision in functions.iter().filter_map(|function| function.revision()) {
+            let Some((cell, unused)) = revision.unused() else {
+                continue;
+            };
+            if cell.should_collect(unused) && !cell.is_busy() {
+                cell.compact();
+            }
+        }
     }
 
     /// What there will be when those are gone that are leaving, and those have started that wait.
@@ -267,20 +297,6 @@ impl Functions {
     fn count(&self) {
         let count = lock(&self.by_uid).len();
         self.services.metrics.functions(count);
-    }
-}
-
-/// Has idle instances that have grown give back what they do not need.
-fn compact<'c>(live: impl Iterator<Item = (&'c Arc<Cell>, Duration)>) {
-    let start = Instant::now();
-    for (cell, unused) in live {
-        if cell.should_collect(unused) && !cell.is_busy() {
-            cell.compact();
-        }
-        // The next look goes on with it.
-        if start.elapsed() >= eviction::TICK / 4 {
-            break;
-        }
     }
 }
 

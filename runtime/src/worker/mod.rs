@@ -100,11 +100,13 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
         head_timeout: Duration::from_secs(args.head_timeout_seconds),
         stall_timeout: Duration::from_secs(args.stall_timeout_seconds),
     };
-    ffi_schedule::set_slice(ffi_schedule::SERVING);
+    // V8's own threads, made here, collect and compile.
+    ffi_schedule::set_slice(ffi_schedule::COMPUTING);
     // Inside V8 at once: threads that serve, seats of those that compute for long, starts.
     memory::begin(Capacity::read(args.memory_bytes, threads + cores + threads))?;
     let landlock = jail::restrict_files_and_network()?;
     platform::initialize(cores.min(4) as u32);
+    ffi_schedule::set_slice(ffi_schedule::SERVING);
     let snapshot = Snapshot::load(inherited.snapshot)?;
     let breadcrumb = Arc::new(Breadcrumb::map(File::from(inherited.breadcrumb))?);
     breadcrumb.mark_crashes()?;
@@ -160,6 +162,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             &args.cluster_domain,
         ));
         functions.keep_evicting()?;
+        functions.keep_compacting()?;
         let (agent_gone, gone) = tokio::sync::oneshot::channel::<()>();
         let opened = CancellationToken::new();
         if !args.closed {

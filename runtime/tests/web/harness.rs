@@ -339,6 +339,7 @@ impl Instance {
             .snapshot_blob(snapshot().to_vec().into())
             .external_references(web::external_references().into());
         let mut isolate = v8::Isolate::new(params);
+        isolet_runtime::isolate::ffi_tables::learn(&mut isolate);
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
         isolate.set_slot(HostSlot(Box::new(TestHost(world.clone()))));
         isolate.set_promise_reject_callback(on_reject);
@@ -487,6 +488,11 @@ impl Instance {
         self.isolate.low_memory_notification();
         let statistics = self.isolate.get_heap_statistics();
         statistics.used_heap_size() + statistics.external_memory()
+    }
+
+    /// Gives back what V8's tables take; says how many bytes.
+    pub fn give_tables_back(&mut self) -> usize {
+        isolet_runtime::isolate::ffi_tables::give_back(&mut self.isolate)
     }
 
     /// Console texts since the last call.

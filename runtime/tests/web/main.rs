@@ -8,6 +8,7 @@ mod handler;
 mod harness;
 mod lazy;
 mod memory;
+mod tables;
 mod termination;
 mod wasm;
 
