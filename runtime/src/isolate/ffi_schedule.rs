@@ -1,7 +1,8 @@
 //! How long the kernel lets a thread run before others: its slice (EEVDF, Linux 6.12 and later).
 //!
 //! A thread with a short slice that wakes up takes the core at once from one with a longer slice. Threads that serve have a
-//! short one; one that computes for long goes on with a long one, so that an answer does not wait for the timer's tick.
+//! short one; one that computes for long goes on with a long one, so that an answer does not wait for the timer's tick. One
+//! between them is for starts: they give way to those that serve, and need not wait for those that compute.
 //!
 //! Unsafe code: one system call that the C library has no function for.
 #![allow(unsafe_code)]
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 /// Slice of a thread that serves: near the least that the kernel takes (0.1 ms).
 pub const SERVING: Duration = Duration::from_micros(200);
+/// Slice of a thread that makes an instance.
+pub const STARTING: Duration = Duration::from_millis(5);
 /// Slice of a thread that computes for long: the most that the kernel takes.
 pub const COMPUTING: Duration = Duration::from_millis(100);
 
@@ -32,6 +35,14 @@ pub fn set_slice(slice: Duration) {
     // SAFETY: asks for the priority of this thread; no memory is passed.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     set(slice, nice);
+}
+
+/// Does something with another slice on a thread that else has that of those that serve.
+pub fn with_slice<R>(slice: Duration, act: impl FnOnce() -> R) -> R {
+    set_slice(slice);
+    let result = act();
+    set_slice(SERVING);
+    result
 }
 
 /// Priority ("nice") of a thread that nobody waits for.

@@ -28,6 +28,7 @@ use super::outbound::Fetched;
 use super::revision::Revision;
 use super::state::{Answer, SharedState, State, ended};
 use crate::control::LoadError;
+use crate::isolate::ffi_schedule::{COMPUTING, with_slice};
 use crate::isolate::{Blank, End, Entry, Instance, Outcome};
 use crate::limits::cpu::{self, Terms};
 use crate::limits::heap::HeapBudget;
@@ -530,7 +531,7 @@ impl Cell {
         let place = lock(&self.place).take();
         // Taking an isolate down takes milliseconds.
         self.revision.services.runtime.spawn_blocking(move || {
-            drop(instance);
+            with_slice(COMPUTING, || drop(instance));
             drop(place);
         });
     }
@@ -552,8 +553,10 @@ impl Drop for Cell {
         };
         let place = lock(&self.place).take();
         self.revision.services.runtime.spawn_blocking(move || {
-            instance.leave_code();
-            drop(instance);
+            with_slice(COMPUTING, || {
+                instance.leave_code();
+                drop(instance);
+            });
             drop(place);
         });
     }

@@ -18,6 +18,7 @@ use super::gate::{PATIENCE, Reservation};
 use super::state::Failure;
 use super::{Services, lock};
 use crate::control::{LoadError, Start};
+use crate::isolate::ffi_schedule::{COMPUTING, STARTING, with_slice};
 use crate::isolate::{Blank, Blueprint};
 use crate::limits::account::Account;
 use crate::server::error::RequestError;
@@ -164,23 +165,28 @@ impl Revision {
         reservation: Reservation,
     ) -> Result<Arc<Cell>, LoadError> {
         let blank = self.services.pool.take(self.memory_bytes());
+        if self.account.computes_long() {
+            // It is started anew each time that it is ended: others shall not wait for that.
+            return self.start(blank, reservation, COMPUTING).await;
+        }
         if self.is_quick.load(Ordering::Relaxed) {
             return Cell::start(self, blank, reservation);
         }
-        self.start(blank, reservation).await
+        self.start(blank, reservation, STARTING).await
     }
 
     /// Makes an instance to see whether that works.
     pub(super) async fn try_out(self: &Arc<Self>) -> Result<Arc<Cell>, LoadError> {
         let reservation = self.services.admit_trial().await;
-        self.start(None, reservation).await
+        self.start(None, reservation, COMPUTING).await
     }
 
-    /// Makes an instance, where it may block.
+    /// Makes an instance, where it may block, on a thread with this slice.
     async fn start(
         self: &Arc<Self>,
         blank: Option<Blank>,
         reservation: Reservation,
+        slice: Duration,
     ) -> Result<Arc<Cell>, LoadError> {
         let ended = |_| LoadError {
             message: "the worker is ending".into(),
@@ -193,7 +199,9 @@ impl Revision {
         let cell = self
             .services
             .runtime
-            .spawn_blocking(move || Cell::start(&revision, blank, reservation))
+            .spawn_blocking(move || {
+                with_slice(slice, || Cell::start(&revision, blank, reservation))
+            })
             .await
             .map_err(ended)?;
         drop(permit);

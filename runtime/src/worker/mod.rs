@@ -131,6 +131,8 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
         .max_blocking_threads(threads + cpu::extra_threads(cores))
         .thread_stack_size(platform::STACK_BYTES)
         .thread_name("worker")
+        // One that computes has others made to take over from it, which would have its slice.
+        .on_thread_start(|| ffi_schedule::set_slice(ffi_schedule::SERVING))
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(async {
