@@ -51,7 +51,7 @@ const STANDS_BACK: i32 = 10;
 /// Has this thread stand back, for the rest of its life: those that serve take the core from it at once, and beside them it gets
 /// little.
 pub fn stand_back() {
-    if !set(COMPUTING, STANDS_BACK) {
+    if !set(STARTING, STANDS_BACK) {
         tracing::warn!("failed to lower the priority of a thread: requests may wait for it");
     }
 }

@@ -101,7 +101,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
         stall_timeout: Duration::from_secs(args.stall_timeout_seconds),
     };
     // V8's own threads, made here, collect and compile.
-    ffi_schedule::set_slice(ffi_schedule::COMPUTING);
+    ffi_schedule::set_slice(ffi_schedule::STARTING);
     // Inside V8 at once: threads that serve, seats of those that compute for long, starts.
     memory::begin(Capacity::read(args.memory_bytes, threads + cores + threads))?;
     let landlock = jail::restrict_files_and_network()?;
