@@ -48,7 +48,7 @@ pub struct Terms {
 }
 
 /// What an entry used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuUse {
     /// CPU time of this entry.
     pub time: Duration,
@@ -104,18 +104,12 @@ impl CpuGuard {
 
     /// Ends the entry. A pending termination is taken back: nothing of this entry reaches the next.
     pub fn finish(self) -> CpuUse {
-        let used = self.used();
-        self.finish_at(used)
+        self.leave(None)
     }
 
     /// The same, for which [`CpuGuard::used`] was asked and nothing ran after that.
     pub fn finish_at(self, used: Duration) -> CpuUse {
-        let (time, ended) = self.leave(Some(used));
-        CpuUse {
-            time,
-            exhausted: ended.is_some(),
-            ended,
-        }
+        self.leave(Some(used))
     }
 
     /// CPU time of the entry so far.
@@ -132,9 +126,9 @@ impl CpuGuard {
         self.slot.index
     }
 
-    fn leave(&self, used: Option<Duration>) -> (Duration, Option<Ended>) {
+    fn leave(&self, used: Option<Duration>) -> CpuUse {
         let Some(mut running) = lock(&self.slot.entry).take() else {
-            return Default::default();
+            return CpuUse::default();
         };
         let used = used.unwrap_or_else(|| running.watch.used(self.slot.clock));
         running.conclude(used);
@@ -147,7 +141,12 @@ impl CpuGuard {
                 monitor.turns.release();
             }
         }
-        (used, running.ended.map(|(ended, _)| ended))
+        let ended = running.ended.map(|(ended, _)| ended);
+        CpuUse {
+            time: used,
+            exhausted: ended.is_some(),
+            ended,
+        }
     }
 }
 

@@ -9,7 +9,6 @@
 //! thread's other tasks run.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::eviction;
+use super::footprint::Footprint;
 use super::functions::Permit;
 use super::gate::{Place, Reservation};
 use super::host::InstanceHost;
@@ -57,12 +56,7 @@ pub(super) struct Cell {
     slot: Mutex<Slot>,
     state: SharedState,
     revision: Arc<Revision>,
-    /// After the last entry.
-    heap_bytes: AtomicUsize,
-    /// Nothing ran since its memory was given back.
-    is_compact: AtomicBool,
-    /// Its memory was given back at least once.
-    has_collected: AtomicBool,
+    footprint: Footprint,
     /// Until the isolate is gone.
     place: Mutex<Option<Place>>,
     /// Gone with the isolate and what waits to leave it.
@@ -135,9 +129,7 @@ impl Cell {
             }),
             state: Arc::new(Mutex::new(State::new())),
             revision: Arc::clone(revision),
-            heap_bytes: AtomicUsize::new(0),
-            is_compact: AtomicBool::new(false),
-            has_collected: AtomicBool::new(false),
+            footprint: Footprint::default(),
             place: Mutex::new(Some(place)),
             budget: OnceLock::new(),
         });
@@ -278,7 +270,7 @@ impl Cell {
             // An entry before this one used it up to the end.
             Outcome {
                 cpu: Duration::ZERO,
-                heap_bytes: self.heap_bytes.load(Ordering::Relaxed),
+                heap_bytes: self.footprint.bytes(),
                 end: End::CpuExhausted,
                 rejections: Vec::new(),
             }
@@ -382,8 +374,7 @@ impl Cell {
         expired: bool,
     ) -> Option<Box<Instance>> {
         let revision = &self.revision;
-        self.heap_bytes.store(outcome.heap_bytes, Ordering::Relaxed);
-        self.is_compact.store(false, Ordering::Relaxed);
+        self.footprint.used(outcome.heap_bytes);
         revision
             .services
             .metrics
@@ -456,25 +447,19 @@ impl Cell {
 
     /// Whether it is time to [`Cell::compact`] an instance that has had no request for so long.
     pub(super) fn should_collect(&self, unused: Duration) -> bool {
-        !self.is_compact.load(Ordering::Relaxed)
-            && eviction::should_collect(
-                unused,
-                self.bytes(),
-                self.has_collected.load(Ordering::Relaxed),
-            )
+        self.footprint.is_due(unused)
     }
 
     /// Has an instance that is idle give back memory that it does not need; once between two entries.
     pub(super) fn compact(self: &Arc<Self>) {
-        if self.is_compact.swap(true, Ordering::Relaxed) {
+        if !self.footprint.begin() {
             return;
         }
         let Some(mut instance) = lock(&self.slot).instance.take() else {
             return;
         };
         let bytes = instance.compact();
-        self.has_collected.store(true, Ordering::Relaxed);
-        self.heap_bytes.store(bytes, Ordering::Relaxed);
+        self.footprint.collected(bytes);
         let mut slot = lock(&self.slot);
         if slot.queue.is_empty() {
             slot.instance = Some(instance);
@@ -482,11 +467,6 @@ impl Cell {
             drop(slot);
             self.drain(instance);
         }
-    }
-
-    /// What the instance used after the last entry, in bytes.
-    pub(super) fn bytes(&self) -> usize {
-        self.heap_bytes.load(Ordering::Relaxed)
     }
 
     /// What the instance uses of what the process has; nothing once it is gone.

@@ -10,12 +10,6 @@ use crate::limits::memory::{self, Resource, Usage};
 
 /// Time without a request after which an instance goes in any case.
 const IDLE: Duration = Duration::from_secs(600);
-/// Time without a request after which an instance gives back what memory it does not need, if that is much: when it is idle
-/// for the first time, or has grown to `GROWN_BYTES`.
-const QUIET: Duration = Duration::from_secs(5);
-const GROWN_BYTES: usize = 4 << 20;
-/// The same for all others: a collection takes 0.6 ms of CPU time and brings 20 to 45 KB after the first.
-const LONG_QUIET: Duration = Duration::from_secs(60);
 /// Time between two looks.
 pub(super) const TICK: Duration = Duration::from_secs(1);
 /// Least time between two looks, whoever waits.
@@ -29,12 +23,6 @@ pub(super) struct Candidate {
     pub(super) usage: Usage,
     /// Requests are under way.
     pub(super) busy: bool,
-}
-
-/// Whether a collection is worth its time.
-pub(super) fn should_collect(unused: Duration, bytes: usize, has_collected: bool) -> bool {
-    let much = !has_collected || bytes >= GROWN_BYTES;
-    unused >= if much { QUIET } else { LONG_QUIET }
 }
 
 /// What there is of instances and memory, all together.
@@ -164,16 +152,6 @@ mod tests {
         let many: Vec<_> = (0..90).map(|unused| candidate(unused, 0, false)).collect();
         assert_eq!(go(&many, 88, 2048), [89, 88, 87, 86, 85, 84, 83]);
         assert_eq!(go(&many, 90, 2048), Vec::<usize>::new());
-    }
-
-    #[test]
-    fn collections_are_rare_where_they_bring_little() {
-        let worth = |unused_s, bytes, has_collected| {
-            should_collect(Duration::from_secs(unused_s), bytes, has_collected)
-        };
-        assert!(worth(5, 1, false) && !worth(4, 1, false));
-        assert!(worth(5, 4 << 20, true) && !worth(5, 1 << 20, true));
-        assert!(worth(60, 1, true));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!             starts              first starts, for the agent
 //!             gate                where a start waits for room
 //!             eviction            which instances go when there is little
+//!             footprint           when one that is idle collects its garbage
 //!           pipe, inbound, outbound   bodies that leave, bodies that arrive, requests to the agent
 //!             connections             one to the agent for each Function
 //! ```
@@ -20,6 +21,7 @@ mod cell;
 mod connections;
 pub mod console;
 mod eviction;
+mod footprint;
 mod functions;
 mod gate;
 mod host;

@@ -19,7 +19,7 @@ use super::exchange::Exchanges;
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A head and a body that are smaller together are written as one piece: to copy them costs less than to write two.
-const JOINED_BYTES: usize = 1024;
+const SMALL_ANSWER_BYTES: usize = 1024;
 
 /// How often a socket that nobody reads is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -214,8 +214,8 @@ impl AsyncWrite for Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-        if bytes <= JOINED_BYTES {
-            let mut joined = [0; JOINED_BYTES];
+        if bytes <= SMALL_ANSWER_BYTES {
+            let mut joined = [0; SMALL_ANSWER_BYTES];
             let mut end = 0;
             for slice in slices {
                 joined[end..end + slice.len()].copy_from_slice(slice);

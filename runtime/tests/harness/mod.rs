@@ -48,6 +48,8 @@ pub use log::Log;
 
 /// Longest wait for a condition: far more than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a condition.
+const POLL: Duration = Duration::from_millis(1);
 
 pub type EgressHandler = Arc<
     dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<BoxBody<Bytes, Infallible>>>
@@ -359,7 +361,7 @@ pub async fn metric(worker: &Worker, start: &str) -> usize {
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !holds().await {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(POLL).await;
         }
     };
     assert!(

@@ -42,8 +42,7 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
         }
         "churn" => {
             "Looks differ by 5 % up and down with how many of the instances have just collected or are leaving, and ten \
-             thousand starts are too few to settle: over the 40,000 starts after 20,000 and the 40,000 after those the \
-             medians were the same within 1 %."
+             thousand starts are too few to settle."
         }
         _ => return None,
     })

@@ -68,9 +68,9 @@ function isUint8Array(value) {
   return ArrayBufferIsView(value) && TypedArrayPrototypeGetSymbolToStringTag(value) === "Uint8Array";
 }
 
-// https://fetch.spec.whatwg.org/#concept-bodyinit-extract; sets extract.type.
 const TEXT_TYPE = "text/plain;charset=UTF-8";
 let extractedType = null;
+// https://fetch.spec.whatwg.org/#concept-bodyinit-extract; the type is in extractedType.
 function extract(init) {
   extractedType = null;
   if (typeof init === "string") {

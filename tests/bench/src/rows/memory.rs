@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{PATIENCE, alive, ask_counted, names};
-use crate::contestants::{Contestant, Entry, START_PATIENCE, Workload, isolet, workerd};
+use super::{PATIENCE, alive, ask_counted, names, workerd_tenants};
+use crate::contestants::{Contestant, Entry, Workload, isolet, workerd};
 use crate::http::Connection;
 use crate::plan::Plan;
 use crate::process::Server;
@@ -131,14 +131,7 @@ fn workers(plan: &Plan, names: &[String], code: &str) -> anyhow::Result<Server> 
         .iter()
         .map(|name| (name.clone(), "measured"))
         .collect();
-    let mut server = workerd::serve_tenants(plan, &workers)?;
-    let path = isolet::path("t0");
-    server.wait_for(
-        START_PATIENCE,
-        |connection| connection.get(&path),
-        b"hello t0 1",
-    )?;
-    Ok(server)
+    workerd_tenants(plan, &workers, "hello t0 1")
 }
 
 /// About 100 KB of small functions, of which a request runs a few, as bundlers leave them.

@@ -91,14 +91,18 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// workerd with these tenants, once the first one answers.
-fn workerd_tenants(plan: &Plan, workers: &[(String, &str)]) -> anyhow::Result<Server> {
+/// workerd with these tenants, once the first one gives this answer.
+fn workerd_tenants(
+    plan: &Plan,
+    workers: &[(String, &str)],
+    answer: &str,
+) -> anyhow::Result<Server> {
     let mut server = workerd::serve_tenants(plan, workers)?;
     let path = isolet::path("t0");
     server.wait_for(
         START_PATIENCE,
         |connection| connection.get(&path),
-        b"hello t0",
+        answer.as_bytes(),
     )?;
     Ok(server)
 }

@@ -117,7 +117,7 @@ fn serve(plan: &Plan, contestant: Contestant) -> anyhow::Result<Server> {
     }
     let mut workers: Vec<(String, &str)> = names.into_iter().map(|name| (name, "tenant")).collect();
     workers.push(("hog".into(), "hog"));
-    workerd_tenants(plan, &workers)
+    workerd_tenants(plan, &workers, "hello t0")
 }
 
 /// Calls the endless loop until told to stop; where it never ends, each call is given up.

@@ -50,7 +50,7 @@ fn measure(plan: &Plan, contestant: Contestant, tenants: usize) -> anyhow::Resul
         _ => {
             let workers: Vec<(String, &str)> =
                 names.iter().map(|name| (name.clone(), "tenant")).collect();
-            workerd_tenants(plan, &workers)?
+            workerd_tenants(plan, &workers, "hello t0")?
         }
     };
     ask_each(server.port, &names)?;

@@ -144,15 +144,16 @@ async fn soak(args: &SoakArgs) -> anyhow::Result<bool> {
     Ok(checks.iter().all(|check| check.outcome != Outcome::Failed))
 }
 
-/// One check for each worker.
+/// One check for each worker, and one for the agent.
 fn flatness(curves: &[Curve]) -> Vec<Check> {
-    let workers = curves.last().map_or(0, |curve| curve.stretch + 1);
-    let check = |worker| {
+    let mut processes: Vec<Option<usize>> = curves.iter().map(|curve| curve.stretch).collect();
+    processes.dedup();
+    let check = |process| {
         let what = format!(
-            "memory, descriptors and mappings are flat, worker {}",
-            worker + 1
+            "memory, descriptors and mappings are flat: {}",
+            report::process(process)
         );
-        let own = || curves.iter().filter(|curve| curve.stretch == worker);
+        let own = || curves.iter().filter(|curve| curve.stretch == process);
         if own().any(|curve| curve.is_flat.is_none()) {
             return Check::not_judged(what, "it was under load for too short a time");
         }
@@ -162,7 +163,7 @@ fn flatness(curves: &[Curve]) -> Vec<Check> {
             .collect();
         Check::new(what, growing.is_empty(), growing.join("; "))
     };
-    (0..workers).map(check).collect()
+    processes.into_iter().map(check).collect()
 }
 
 impl Soak {

@@ -121,13 +121,13 @@ impl Report<'_> {
         table(text, "way of asking", ways)?;
         writeln!(
             text,
-            "| stretch | quantity | start | median, middle third | median, last third | most | flat |\n|---|---|---|---|---|---|---|"
+            "| process | quantity | start | median, middle third | median, last third | most | flat |\n|---|---|---|---|---|---|---|"
         )?;
         for curve in self.curves {
             writeln!(
                 text,
                 "| {} | {} | {} | {} | {} | {} | {} |",
-                curve.stretch + 1,
+                process(curve.stretch),
                 curve.name,
                 number(curve.start),
                 number(curve.middle),
@@ -172,6 +172,11 @@ impl Report<'_> {
             rate(|sample| sample.agent.cpu_seconds)
         )
     }
+}
+
+/// The worker of this number, counted from 1, or the agent.
+pub(super) fn process(worker: Option<usize>) -> String {
+    worker.map_or_else(|| "agent".into(), |worker| format!("worker {}", worker + 1))
 }
 
 fn table(

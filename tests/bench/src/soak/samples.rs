@@ -1,8 +1,8 @@
 //! What worker and agent occupy, second by second, and whether it stays flat.
 //!
 //! ```text
-//! stretch (one worker's life):   first third   | middle third | last third
-//!                                warming up    | median  <-- compared --> median
+//! one worker's life, or the whole run for the agent:   first third   | middle third | last third
+//!                                                      warming up    | median  <-- compared --> median
 //! ```
 
 use std::fs;
@@ -60,6 +60,8 @@ pub(crate) struct Watched {
 /// Something that must stay as it is.
 pub(crate) struct Quantity {
     pub(crate) name: &'static str,
+    /// The process it is of.
+    process: Process,
     pub(crate) of: fn(&Sample) -> f64,
     /// How much more the last third may have than the middle one: this part of it,
     pub(crate) part: f64,
@@ -67,47 +69,62 @@ pub(crate) struct Quantity {
     pub(crate) amount: f64,
 }
 
+/// A process that is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Process {
+    /// Each one for itself.
+    Worker,
+    /// One, from the first look to the last.
+    Agent,
+}
+
 /// What is compared. Threads are not: there may be as many as ever computed or started an instance at once, and those go
 /// only when they are idle for ten seconds; that they do is looked at in the end.
 pub(crate) const QUANTITIES: [Quantity; 5] = [
     Quantity {
         name: "worker memory, MB",
+        process: Process::Worker,
         of: |sample| sample.worker.memory_mb,
         part: 0.03,
         amount: 0.0,
     },
     Quantity {
         name: "worker descriptors",
+        process: Process::Worker,
         of: |sample| sample.worker.files as f64,
         part: 0.05,
         amount: 4.0,
     },
     Quantity {
         name: "worker mappings",
+        process: Process::Worker,
         of: |sample| sample.worker.mappings as f64,
         part: 0.03,
         amount: 0.0,
     },
     Quantity {
         name: "agent memory, MB",
+        process: Process::Agent,
         of: |sample| sample.agent.memory_mb,
         part: 0.03,
         amount: 1.0,
     },
     Quantity {
         name: "agent descriptors",
+        process: Process::Agent,
         of: |sample| sample.agent.files as f64,
         part: 0.05,
         amount: 4.0,
     },
 ];
 
-/// A quantity over one stretch.
+/// A quantity over the life of one process.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Curve {
     pub(crate) name: &'static str,
-    pub(crate) stretch: usize,
+    /// Number of the worker; none for the agent.
+    pub(crate) stretch: Option<usize>,
     pub(crate) start: f64,
     pub(crate) middle: f64,
     pub(crate) end: f64,
@@ -216,24 +233,27 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All quantities over all stretches.
+/// All quantities of all processes.
 pub(crate) fn curves(samples: &[Sample]) -> Vec<Curve> {
     let stretches = samples.last().map_or(0, |sample| sample.stretch + 1);
-    (0..stretches)
-        .flat_map(|stretch| {
-            let own: Vec<Sample> = samples
-                .iter()
-                .filter(|sample| sample.stretch == stretch)
-                .copied()
-                .collect();
-            QUANTITIES
-                .iter()
-                .filter_map(move |quantity| curve(quantity, stretch, &own))
-        })
-        .collect()
+    let of = |process| {
+        QUANTITIES
+            .iter()
+            .filter(move |quantity| quantity.process == process)
+    };
+    let workers = (0..stretches).flat_map(|stretch| {
+        let own: Vec<Sample> = samples
+            .iter()
+            .filter(|sample| sample.stretch == stretch)
+            .copied()
+            .collect();
+        of(Process::Worker).filter_map(move |quantity| curve(quantity, Some(stretch), &own))
+    });
+    let agent = of(Process::Agent).filter_map(|quantity| curve(quantity, None, samples));
+    workers.chain(agent).collect()
 }
 
-fn curve(quantity: &Quantity, stretch: usize, samples: &[Sample]) -> Option<Curve> {
+fn curve(quantity: &Quantity, stretch: Option<usize>, samples: &[Sample]) -> Option<Curve> {
     let (first, last) = (samples.first()?, samples.last()?);
     let third = (last.second - first.second) / 3.0;
     let within = |index: f64| -> Vec<f64> {
@@ -287,6 +307,22 @@ mod tests {
         assert_eq!(is_flat(warm, 300), Some(true));
         assert_eq!(is_flat(|second| 400.0 - second, 300), Some(true));
         assert_eq!(is_flat(|second| second, 30), None, "too short to say");
+    }
+
+    #[test]
+    fn the_agent_outlives_a_worker() {
+        let mut samples = samples(|_| 100.0, 300);
+        for sample in &mut samples {
+            sample.stretch = usize::from(sample.second >= 100.0);
+            sample.agent.memory_mb = sample.second;
+        }
+        let stretches: Vec<_> = curves(&samples).iter().map(|it| it.stretch).collect();
+        assert_eq!(
+            stretches,
+            [[Some(0); 3].as_slice(), &[Some(1); 3], &[None; 2]].concat()
+        );
+        let flat = |index: usize| curves(&samples)[index].is_flat;
+        assert_eq!((flat(0), flat(3), flat(6)), (None, Some(true), Some(false)));
     }
 
     #[test]
