@@ -289,6 +289,36 @@ async fn an_idle_instance_gives_back_what_it_used() {
     assert_eq!(instances(&worker).await, 1);
 }
 
+#[tokio::test]
+async fn an_instance_that_has_grown_gives_it_back_in_its_first_pause() {
+    const FUNCTIONS: usize = 10;
+    const MIB: usize = 1 << 20;
+    let source = "export default { fetch() {
+        for (let i = 0; i < 3; i++) new Array(1 << 17).fill(i + 0.5);
+        return new Response('ok');
+    } }";
+    let worker = worker().start().await;
+    let names: Vec<String> = (0..FUNCTIONS).map(|index| format!("f{index}")).collect();
+    for name in &names {
+        worker.put(&Function::new(name, source)).await.unwrap();
+    }
+    let cage = async || metric(&worker, "isolet_used{resource=\"cage_bytes\"}").await;
+    // Once collected, an instance is so again only after a minute, unless it grows.
+    for time in ["first", "second"] {
+        let before = cage().await;
+        for name in &names {
+            assert_eq!(worker.get(name, "/").await.text().await, "ok", "{time}");
+        }
+        let grown = cage().await;
+        assert!(grown > before + FUNCTIONS * MIB, "{before} to {grown}");
+        eventually("what was garbage is given back", async || {
+            cage().await < grown - FUNCTIONS * MIB
+        })
+        .await;
+    }
+    assert_eq!(instances(&worker).await, FUNCTIONS);
+}
+
 /// An isolate of V8 takes 0.84 MB and more when nothing of it is given back.
 #[tokio::test]
 async fn idle_instances_take_little_memory() {
