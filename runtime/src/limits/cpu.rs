@@ -157,10 +157,10 @@ impl Drop for CpuGuard {
 }
 
 /// Runs an entry of a Function: where it is likely to compute for long, another thread takes over at once what this one had
-/// to do, not only when the monitor has noticed.
+/// to do, not only when the monitor has noticed; and threads that serve take the core from it from its first microsecond.
 pub fn aside<R>(account: &Account, run: impl FnOnce() -> R) -> R {
     if account.computes_long() {
-        hand_over(run)
+        hand_over(|| ffi_schedule::with_slice(ffi_schedule::COMPUTING, run))
     } else {
         run()
     }
