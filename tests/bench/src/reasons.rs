@@ -6,7 +6,8 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
     Some(match row {
         "cold-start-pooled" => {
             "V8 itself takes 0.1 ms of it on a warm machine (compile and evaluate four lines, first call), two to four \
-             times as much on memory that no cache holds yet. Of the slowest hundredth, traced by sched_switch, more than \
+             times as much on memory that no cache holds yet: three single rounds half a minute apart gave 0.19, 0.31 and \
+             0.33 ms, with nothing else on the machine. Of the slowest hundredth, traced by sched_switch, more than \
              half is that start itself; the rest is the collection of instances that became idle five seconds before, and \
              V8's helpers for it, on the same core at a lower priority."
         }
