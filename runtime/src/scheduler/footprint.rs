@@ -21,7 +21,7 @@ const GROWN_BYTES: usize = 768 << 10;
 pub(super) struct Footprint {
     /// After the last entry or collection; 0 before the first.
     bytes: AtomicUsize,
-    /// After the first entry, then after each collection.
+    /// After the first entry, then after each collection; 0 before.
     base_bytes: AtomicUsize,
     /// Nothing ran since the last collection.
     is_compact: AtomicBool,
@@ -36,7 +36,8 @@ impl Footprint {
 
     /// An entry left it with so many bytes.
     pub(super) fn used(&self, bytes: usize) {
-        if self.bytes.swap(bytes, Ordering::Relaxed) == 0 {
+        self.bytes.store(bytes, Ordering::Relaxed);
+        if self.base_bytes.load(Ordering::Relaxed) == 0 {
             self.base_bytes.store(bytes, Ordering::Relaxed);
         }
         self.is_compact.store(false, Ordering::Relaxed);
