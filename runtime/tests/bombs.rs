@@ -313,8 +313,18 @@ async fn no_module_breaks_the_worker() {
             continue;
         };
         if loaded.is_ok() {
-            let answer = worker.get(&name, "/").await.text().await;
-            assert_eq!(answer, "survived", "{}", short(&module));
+            let answer = worker.get(&name, "/").await;
+            if answer.status == 200 {
+                assert_eq!(answer.text().await, "survived", "{}", short(&module));
+            } else {
+                // What took most of the second that a start has takes longer on a busy machine.
+                assert_eq!(
+                    answer.error().await,
+                    (503, "StartFailed".into()),
+                    "{}",
+                    short(&module)
+                );
+            }
             worker.delete(&format!("uid-default-{name}")).await;
         }
         all_is_well(&mut worker, short(&module)).await;

@@ -10,7 +10,9 @@
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use isolet_crds::bundle::{Bundle, MAX_COMPRESSED_BYTES};
+use rustix::param::page_size;
 use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
 
 use super::jail;
@@ -19,7 +21,8 @@ use crate::isolate::{compile, ffi, platform};
 
 /// CPU time that it may use, in seconds: hundreds of times what 2 MiB of code take.
 const CPU_SECONDS: u64 = 10;
-/// Memory that it may use, in bytes. V8's reservations of address space do not count.
+/// Memory that it may use, in bytes, beyond what is mapped when it begins: the allocator reserves 1 GiB at once, for Rust's
+/// part, whose input is bounded. V8's reservations of address space do not count.
 const MEMORY_BYTES: u64 = 768 << 20;
 /// Requests go first.
 const NICE: i32 = 19;
@@ -35,10 +38,18 @@ pub fn run(snapshot_fd: i32) -> ExitCode {
     }
 }
 
+/// What counts against `Resource::Data` already, in bytes: the sixth field of proc_pid_statm(5).
+fn mapped_bytes() -> anyhow::Result<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").context("/proc/self/statm")?;
+    let pages = statm.split_whitespace().nth(5);
+    let pages: u64 = pages.context("/proc/self/statm is short")?.parse()?;
+    Ok(pages * page_size() as u64)
+}
+
 fn compiled(snapshot_fd: i32) -> anyhow::Result<()> {
     for (resource, most) in [
         (Resource::Cpu, CPU_SECONDS),
-        (Resource::Data, MEMORY_BYTES),
+        (Resource::Data, mapped_bytes()? + MEMORY_BYTES),
         (Resource::Core, 0),
     ] {
         let limit = Rlimit {
