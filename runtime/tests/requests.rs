@@ -428,9 +428,9 @@ async fn a_developer_sees_the_cpu_time_of_an_answer_and_others_do_not() {
     let source = "export default { fetch() {
       return new Response('', { headers: { 'server-timing': 'mine' } });
     } }";
-    for (dev, count) in [("--dev", 2), ("--threads=2", 1)] {
+    for (argument, count) in [("--server-timing", 2), ("--threads=2", 1)] {
         let worker = worker()
-            .argument(dev)
+            .argument(argument)
             .function("timed", source)
             .start()
             .await;

@@ -71,6 +71,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
         listener,
         domain: args.domain.clone(),
         dev: false,
+        server_timing: false,
         drain: Duration::from_secs(args.drain_seconds),
         max_instances: args.max_instances,
         policy: args.policy(),

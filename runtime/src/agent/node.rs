@@ -39,6 +39,8 @@ pub struct NodeSettings {
     pub domain: Option<String>,
     /// Text for people instead of JSON lines.
     pub dev: bool,
+    /// Answers say what CPU time their request took.
+    pub server_timing: bool,
     /// How long requests may go on at the end.
     pub drain: Duration,
     /// Instances that live at once; 0: as many as there is memory for.
@@ -116,6 +118,7 @@ impl Node {
             listener: settings.listener,
             domain: settings.domain,
             dev: settings.dev,
+            server_timing: settings.server_timing,
             drain: settings.drain,
             max_instances: settings.max_instances,
         };

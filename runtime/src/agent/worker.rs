@@ -51,6 +51,8 @@ pub struct WorkerSettings {
     pub domain: Option<String>,
     /// Text for people instead of JSON lines.
     pub dev: bool,
+    /// Answers say what CPU time their request took.
+    pub server_timing: bool,
     /// How long requests may go on after SIGTERM.
     pub drain: Duration,
     /// Instances that live at once; 0: as many as there is memory for.
@@ -254,6 +256,9 @@ impl Supervisor {
         command.arg("--closed");
         if self.settings.dev {
             command.arg("--dev");
+        }
+        if self.settings.server_timing {
+            command.arg("--server-timing");
         }
         command.env_clear().stdin(Stdio::null()).kill_on_drop(true);
         if let Some(filter) = std::env::var_os("RUST_LOG") {

@@ -53,6 +53,9 @@ pub struct DevArgs {
     /// Instances that live at once, past which the coldest go; 0: as many as there is memory for
     #[arg(long, env = "ISOLET_MAX_INSTANCES", default_value_t = 0)]
     max_instances: usize,
+    /// Answers without `Server-Timing`, which says what CPU time a request took: as in a cluster
+    #[arg(long, env = "ISOLET_DEV_NO_SERVER_TIMING")]
+    no_server_timing: bool,
 }
 
 fn host(text: &str) -> Result<IpAddr, String> {
@@ -84,6 +87,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         listener,
         domain: Some("localhost".into()),
         dev: true,
+        server_timing: !args.no_server_timing,
         drain: Duration::ZERO,
         max_instances: args.max_instances,
         policy: PlatformPolicy {

@@ -78,7 +78,7 @@ pub enum Entry {
         /// Its number in this instance.
         request: RequestId,
         /// Method, URL, headers.
-        head: RequestHead,
+        head: Box<RequestHead>,
         /// Its body.
         body: Option<StreamId>,
     },

@@ -89,7 +89,7 @@ struct Slot {
 #[derive(Debug)]
 pub(super) enum Event {
     /// A request.
-    Dispatch(RequestId, RequestHead, Option<StreamId>),
+    Dispatch(RequestId, Box<RequestHead>, Option<StreamId>),
     /// A timer fired, a pipe has room.
     Done(CompletionId),
     /// A read ended.
@@ -163,7 +163,7 @@ impl Cell {
     /// Handles one request.
     pub(super) async fn dispatch(
         self: &Arc<Self>,
-        head: RequestHead,
+        head: Box<RequestHead>,
         body: Option<Inbound>,
         permit: Permit,
         deadline: Instant,

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::eviction::{self, Totals};
 use super::inbound::Inbound;
 use super::revision::Revision;
-use super::state::{Answer, Answered};
+use super::state::Answered;
 use super::{Services, lock};
 use crate::control::{LoadError, Loaded, SentCode};
 use crate::isolate::{Blueprint, ffi_schedule, platform};
@@ -349,30 +349,42 @@ impl Function {
 }
 
 impl Admission {
-    /// Handles the request: runs its function until there is an answer. Failures are logged here.
+    /// Runs the function until there is an answer. Failures are logged here.
     pub async fn handle(
         self,
-        head: RequestHead,
-        body: Incoming,
-        declared_bytes: Option<u64>,
+        head: Box<RequestHead>,
+        body: Option<Inbound>,
     ) -> Result<Answered, RequestError> {
-        let revision = Arc::clone(&self.revision);
-        self.run(head, body, declared_bytes)
-            .await
-            .map_err(|failure| {
-                revision.report(&failure);
-                failure.error
-            })
+        let Self {
+            revision,
+            permit,
+            arrived,
+        } = self;
+        let timeout = Duration::from_millis(revision.limits().timeout_ms);
+        let answer = match revision.cell(arrived.into_std()).await {
+            Ok(cell) => cell.dispatch(head, body, permit, arrived + timeout).await,
+            Err(failure) => Err(failure),
+        };
+        answer.map_err(|failure| {
+            revision.report(&failure);
+            failure.error
+        })
     }
 
-    async fn run(self, head: RequestHead, body: Incoming, declared_bytes: Option<u64>) -> Answer {
-        let limit = BodyLimit::new(self.revision.limits().body_bytes, declared_bytes)
-            .map_err(|_| RequestError::BodyTooLarge)?;
-        let body = (!body.is_end_stream()).then(|| Inbound::of_request(body, limit));
-        let timeout = Duration::from_millis(self.revision.limits().timeout_ms);
-        let deadline = self.arrived + timeout;
-        let cell = self.revision.cell(self.arrived.into_std()).await?;
-        cell.dispatch(head, body, self.permit, deadline).await
+    /// The request's body, if it has one; too large a one is logged here.
+    pub fn body(
+        &self,
+        body: Incoming,
+        declared_bytes: Option<u64>,
+    ) -> Result<Option<Inbound>, RequestError> {
+        match BodyLimit::new(self.revision.limits().body_bytes, declared_bytes) {
+            Ok(limit) => Ok((!body.is_end_stream()).then(|| Inbound::of_request(body, limit))),
+            Err(_) => {
+                let error = RequestError::BodyTooLarge;
+                self.revision.report(&error.into());
+                Err(error)
+            }
+        }
     }
 }
 

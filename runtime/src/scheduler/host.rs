@@ -169,7 +169,7 @@ impl Host for InstanceHost {
         let mut response = response(head, streams)?;
         let (body, writer) = self.outgoing(request, body, WriterOf::Response)?;
         *response.body_mut() = body;
-        let shows_cpu = self.revision.services.dev
+        let shows_cpu = self.revision.services.server_timing
             || tracing::enabled!(target: crate::server::LOG, tracing::Level::DEBUG);
         self.with(|state| {
             let cpu = shows_cpu.then(|| state.cpu_used(request));
@@ -325,7 +325,10 @@ fn response(head: ResponseHead, streams: bool) -> Result<Response<Body>, HostErr
     *response.status_mut() = StatusCode::from_u16(head.status)
         .map_err(|_| HostError::Type("the response has an invalid status".into()))?;
     *response.headers_mut() = head.headers;
-    if let Entry::Occupied(mut length) = response.headers_mut().entry(CONTENT_LENGTH) {
+    // Asked first: `entry` makes room for one more.
+    if response.headers().contains_key(CONTENT_LENGTH)
+        && let Entry::Occupied(mut length) = response.headers_mut().entry(CONTENT_LENGTH)
+    {
         // A stream's length is the handler's to say, once; a whole body's is known.
         let said = length.get();
         let is_number = said.to_str().is_ok_and(|said| said.parse::<u64>().is_ok());

@@ -9,7 +9,7 @@ use crate::limits::body::{BodyLimit, BodyTooLarge};
 
 /// A body that arrives.
 #[derive(Debug)]
-pub(super) struct Inbound {
+pub struct Inbound {
     body: Either<Incoming, HeldBody>,
     limit: Option<BodyLimit>,
 }

@@ -37,6 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use functions::{Admission, Function, Functions, Offer};
 pub use gate::Gate;
+pub use inbound::Inbound;
 pub use outbound::Egress;
 pub use starts::StartLog;
 pub use state::{Answered, Failure};
@@ -58,8 +59,8 @@ pub struct Services {
     pub accounts: Accounts,
     /// Counters.
     pub metrics: Metrics,
-    /// Callers may see what a request costs.
-    pub dev: bool,
+    /// Callers see what CPU time a request took, in `Server-Timing`.
+    pub server_timing: bool,
     /// Starts of instances at once.
     pub starts: tokio::sync::Semaphore,
     /// First starts of revisions.

@@ -109,10 +109,15 @@ impl Revision {
     /// An instance, made now if there is none.
     pub(super) async fn cell(self: &Arc<Self>, arrived: Instant) -> Result<Arc<Cell>, Failure> {
         match self.choose(arrived) {
-            Some(Choice::Use(cell)) => return Ok(cell),
-            Some(Choice::Grow(stalled)) => return Ok(self.another().await.unwrap_or(stalled)),
-            None => {}
+            Some(Choice::Use(cell)) => Ok(cell),
+            // Boxed, so that all other requests have a small future.
+            Some(Choice::Grow(stalled)) => Ok(Box::pin(self.another()).await.unwrap_or(stalled)),
+            None => Box::pin(self.first()).await,
         }
+    }
+
+    /// The first instance, made now unless another request has made it.
+    async fn first(self: &Arc<Self>) -> Result<Arc<Cell>, Failure> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let overloaded = || Failure::from(RequestError::Overloaded);
         let starting = tokio::time::timeout_at(deadline, self.starting.lock()).await;

@@ -27,7 +27,7 @@ use self::body::Body;
 use self::error::RequestError;
 use self::exchange::{Exchange, Exchanges};
 use self::socket::Socket;
-use crate::scheduler::{Answered, Function, Functions};
+use crate::scheduler::{Admission, Answered, Function, Functions, Inbound, Services};
 use crate::web::RequestHead;
 
 /// Target of the log line of each request.
@@ -89,9 +89,8 @@ pub async fn serve(
         );
         let functions = Arc::clone(&functions);
         let service = service_fn(move |request| {
-            let functions = Arc::clone(&functions);
-            let exchange = exchanges.begin();
-            async move { Ok::<_, Infallible>(handle(&functions, request, exchange).await) }
+            let answer = handle(Arc::clone(&functions), request, exchanges.begin());
+            async { Ok::<_, Infallible>(answer.await) }
         });
         let connection = builder
             .serve_connection(TokioIo::new(socket), service)
@@ -131,64 +130,90 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn handle(
-    functions: &Functions,
+/// Finds the Function at once, so that the future, which hyper moves, holds only what is needed after that.
+fn handle(
+    functions: Arc<Functions>,
     request: Request<Incoming>,
     exchange: Exchange,
-) -> Response<Body> {
+) -> impl Future<Output = Response<Body>> {
     let arrived = Instant::now();
     let is_head = request.method() == Method::HEAD;
     // The query may hold secrets: it is not logged.
     let line = tracing::enabled!(target: LOG, tracing::Level::DEBUG)
-        .then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let (function, answer) = answer(functions, request, arrived).await;
-    let metrics = &functions.services().metrics;
-    let counters = function.as_deref().map(Function::metrics);
-    let Answered { mut response, cpu } = answer.unwrap_or_else(|error| {
-        metrics.failed(counters, error.reason());
-        Answered {
-            response: error.response(),
-            cpu: None,
+        .then(|| Box::new((request.method().clone(), request.uri().path().to_owned())));
+    let (function, call) = admit(&functions, request, arrived);
+    async move {
+        let answer = match call {
+            Ok(Call {
+                admission,
+                head,
+                body,
+            }) => admission.handle(head, body).await,
+            Err(error) => Err(error),
+        };
+        let function = function.as_deref();
+        let Services {
+            metrics,
+            server_timing,
+            ..
+        } = &**functions.services();
+        let counters = function.map(Function::metrics);
+        let Answered { mut response, cpu } = answer.unwrap_or_else(|error| {
+            metrics.failed(counters, error.reason());
+            Answered {
+                response: error.response(),
+                cpu: None,
+            }
+        });
+        if *server_timing
+            && let Some(cpu) = cpu
+            && let Ok(value) = timing(cpu).try_into()
+        {
+            response.headers_mut().append("server-timing", value);
         }
-    });
-    if functions.services().dev
-        && let Some(cpu) = cpu
-        && let Ok(value) = server_timing(cpu).try_into()
-    {
-        response.headers_mut().append("server-timing", value);
+        let status = response.status();
+        let took = arrived.elapsed();
+        metrics.answered(counters, status.as_u16(), took);
+        if let Some(line) = line {
+            let (method, path) = *line;
+            let identity = function.map(Function::identity);
+            tracing::debug!(
+                target: LOG,
+                namespace = identity.map(|it| it.namespace.as_str()),
+                function = identity.map(|it| it.name.as_str()),
+                method = method.as_str(),
+                path,
+                status = status.as_u16(),
+                cpu_ms = cpu.map(|cpu| cpu.as_micros() as f64 / 1000.0),
+                ms = took.as_millis() as u64,
+                "request"
+            );
+        }
+        let mut response = without_body_where_none_may_be(response, is_head);
+        response.body_mut().ends(exchange);
+        response
     }
-    let status = response.status();
-    metrics.answered(counters, status.as_u16(), arrived.elapsed());
-    if let Some((method, path)) = line {
-        let identity = function.as_deref().map(Function::identity);
-        tracing::debug!(
-            target: LOG,
-            namespace = identity.map(|it| it.namespace.as_str()),
-            function = identity.map(|it| it.name.as_str()),
-            method = method.as_str(),
-            path,
-            status = status.as_u16(),
-            cpu_ms = cpu.map(|cpu| cpu.as_micros() as f64 / 1000.0),
-            ms = arrived.elapsed().as_millis() as u64,
-            "request"
-        );
-    }
-    let mut response = without_body_where_none_may_be(response, is_head);
-    response.body_mut().ends(exchange);
-    response
 }
 
 /// CPU time as <https://www.w3.org/TR/server-timing/> has it, in milliseconds.
-fn server_timing(cpu: Duration) -> String {
+fn timing(cpu: Duration) -> String {
     let us = cpu.as_micros();
     format!("cpu;dur={}.{:03}", us / 1000, us % 1000)
 }
 
-async fn answer(
+/// A request that its Function may run.
+struct Call {
+    admission: Admission,
+    head: Box<RequestHead>,
+    body: Option<Inbound>,
+}
+
+/// The Function that a request is for, and whether it may run.
+fn admit(
     functions: &Functions,
     request: Request<Incoming>,
     arrived: Instant,
-) -> (Option<Arc<Function>>, Result<Answered, RequestError>) {
+) -> (Option<Arc<Function>>, Result<Call, RequestError>) {
     let (parts, body) = request.into_parts();
     if !has_one_host(&parts) {
         return (None, Err(RequestError::BadRequest));
@@ -205,21 +230,23 @@ async fn answer(
     let Some((function, path)) = functions.route(host, parts.uri.path()) else {
         return (None, Err(RequestError::NotFound));
     };
-    let admission = match function.admit(arrived) {
-        Ok(admission) => admission,
-        Err(error) => return (Some(function), Err(error)),
-    };
     let declared_bytes = parts
         .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
-    let head = RequestHead {
-        url: url(host, path, parts.uri.query()),
-        method: parts.method,
-        headers: parts.headers,
-    };
-    let answer = admission.handle(head, body, declared_bytes).await;
-    (Some(function), answer)
+    let url = url(host, path, parts.uri.query());
+    let call = function.admit(arrived).and_then(|admission| {
+        Ok(Call {
+            body: admission.body(body, declared_bytes)?,
+            head: Box::new(RequestHead {
+                url,
+                method: parts.method,
+                headers: parts.headers,
+            }),
+            admission,
+        })
+    });
+    (Some(function), call)
 }
 
 /// Whether everybody must take the request as meant for the same host (RFC 9112, 3.2): a proxy before us might look at

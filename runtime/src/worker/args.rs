@@ -34,6 +34,9 @@ pub struct WorkerArgs {
     /// Log for a person at a terminal.
     #[arg(long)]
     pub dev: bool,
+    /// Answer with `Server-Timing`: the CPU time of the request.
+    #[arg(long)]
+    pub server_timing: bool,
     /// Seconds that requests may take to finish once the worker has been told to end.
     #[arg(long, default_value_t = 30)]
     pub drain_seconds: u64,

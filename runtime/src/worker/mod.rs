@@ -153,7 +153,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
             metrics: metrics::Metrics::new(),
             starts: Semaphore::new(threads),
             start_log: Default::default(),
-            dev: args.dev,
+            server_timing: args.server_timing,
             most_instances: threads,
             gate: Gate::new(most_instances),
             runtime: tokio::runtime::Handle::current(),

@@ -25,14 +25,15 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
              cage is kept for those that run."
         }
         "hello" | "echo" | "stream" => {
-            "Of a hello's 10 us of CPU time 55 % is the kernel's: two system calls, as hyper has them. The rest is 4.7 us \
-             where hyper takes 1.6: malloc a fifth of it, hyper's parser and encoder a fifth, V8's lock, scopes and \
-             arguments and the JavaScript a quarter, then admission, metering and the books of the request, spread over \
-             many small places. Seven times workerd is more than hyper reaches without any JavaScript."
+            "Of a hello's 8.5 to 10 us of CPU time two thirds are the kernel's: two system calls, as hyper has them, and a \
+             tenth to wake wrk, which hyper and Deno keep so busy that it need not be woken. The rest is 3.2 us where \
+             hyper takes 1.5: V8's lock and context 0.4 of it, JavaScript and its operations 0.6, routing 0.2, metering \
+             0.2, seven looks at the clock 0.2, the rest spread over many small places. Seven times workerd is more than \
+             hyper reaches without any JavaScript."
         }
         "tenants" => {
             "Each request finds another isolate, whose objects, code and stack limits no cache holds: user time goes from \
-             4.7 us a request to between 11 and 22, with what else is in the caches. Each JavaScript function and each \
+             3.2 us a request to between 11 and 20, with what else is in the caches. Each JavaScript function and each \
              object on the way costs the memory it lies in; there are seven such functions left."
         }
         "neighbour" => {

@@ -144,7 +144,7 @@ fn method(plan: &Plan, machine: &Machine) -> String {
          Servers run on core {} (`taskset`), the load on core {}, over loopback. In each of {} rounds every contestant is \
          started, checked (status and body of its answer), warmed for one second, measured and ended, one after the other. \
          isolet is `isolet dev` with release optimisation on a folder of generated manifests: the same agent and worker as \
-         in a cluster, with its log level (`RUST_LOG=warn`). Memory is Rss in /proc/PID/smaps_rollup of the process that serves, in units \
+         in a cluster, with its log level (`RUST_LOG=warn`) and without `Server-Timing`. Memory is Rss in /proc/PID/smaps_rollup of the process that serves, in units \
          of 10^6 bytes. hyper is a thread without JavaScript: what HTTP costs. The modules are in tests/bench/apps ({}); Deno \
          and workerd run the same ones as isolet, Node and hyper have their own way to the same answers.\n\n\
          ```\n{}\n{}\n{}\n```\n",

@@ -121,7 +121,7 @@ pub(crate) fn write(
 }
 
 /// Starts agent and worker on what was written, and waits until all of it serves. Without the line that `isolet dev` prints
-/// for each request: in a cluster there is none.
+/// for each request and the field that it adds to each answer: in a cluster there is neither.
 pub(crate) fn start(plan: &Plan, patience: Duration, alive: usize) -> anyhow::Result<Server> {
     let port = free_port()?;
     let command = [
@@ -133,6 +133,7 @@ pub(crate) fn start(plan: &Plan, patience: Duration, alive: usize) -> anyhow::Re
         "--port".into(),
         port.to_string(),
         format!("--max-instances={alive}"),
+        "--no-server-timing".into(),
     ];
     let mut server = Server::start(
         Some(plan.server_core),
