@@ -27,7 +27,7 @@ use self::body::Body;
 use self::error::RequestError;
 use self::exchange::{Exchange, Exchanges};
 use self::socket::Socket;
-use crate::scheduler::{Admission, Answered, Function, Functions, Inbound, Services};
+use crate::scheduler::{Admission, Answered, Function, Functions, Inbound};
 use crate::web::RequestHead;
 
 /// Target of the log line of each request.
@@ -138,56 +138,34 @@ fn handle(
 ) -> impl Future<Output = Response<Body>> {
     let arrived = Instant::now();
     let is_head = request.method() == Method::HEAD;
-    // The query may hold secrets: it is not logged.
-    let line = tracing::enabled!(target: LOG, tracing::Level::DEBUG)
-        .then(|| Box::new((request.method().clone(), request.uri().path().to_owned())));
+    let line = Line::of(&request);
     let (function, call) = admit(&functions, request, arrived);
     async move {
         let answer = match call {
-            Ok(Call {
-                admission,
-                head,
-                body,
-            }) => admission.handle(head, body).await,
+            Ok(call) => call.admission.handle(call.head, call.body).await,
             Err(error) => Err(error),
         };
+        let services = functions.services();
         let function = function.as_deref();
-        let Services {
-            metrics,
-            server_timing,
-            ..
-        } = &**functions.services();
         let counters = function.map(Function::metrics);
         let Answered { mut response, cpu } = answer.unwrap_or_else(|error| {
-            metrics.failed(counters, error.reason());
+            services.metrics.failed(counters, error.reason());
             Answered {
                 response: error.response(),
                 cpu: None,
             }
         });
-        if *server_timing
+        if services.server_timing
             && let Some(cpu) = cpu
-            && let Ok(value) = timing(cpu).try_into()
+            && let Ok(value) = server_timing(cpu).try_into()
         {
             response.headers_mut().append("server-timing", value);
         }
         let status = response.status();
         let took = arrived.elapsed();
-        metrics.answered(counters, status.as_u16(), took);
+        services.metrics.answered(counters, status.as_u16(), took);
         if let Some(line) = line {
-            let (method, path) = *line;
-            let identity = function.map(Function::identity);
-            tracing::debug!(
-                target: LOG,
-                namespace = identity.map(|it| it.namespace.as_str()),
-                function = identity.map(|it| it.name.as_str()),
-                method = method.as_str(),
-                path,
-                status = status.as_u16(),
-                cpu_ms = cpu.map(|cpu| cpu.as_micros() as f64 / 1000.0),
-                ms = took.as_millis() as u64,
-                "request"
-            );
+            line.write(function, status, cpu, took);
         }
         let mut response = without_body_where_none_may_be(response, is_head);
         response.body_mut().ends(exchange);
@@ -195,8 +173,43 @@ fn handle(
     }
 }
 
+/// The log line of a request. The query may hold secrets: it is not in it.
+struct Line(Box<(Method, String)>);
+
+impl Line {
+    /// None where nobody logs it.
+    fn of(request: &Request<Incoming>) -> Option<Self> {
+        tracing::enabled!(target: LOG, tracing::Level::DEBUG).then(|| {
+            let path = request.uri().path().to_owned();
+            Self(Box::new((request.method().clone(), path)))
+        })
+    }
+
+    fn write(
+        self,
+        function: Option<&Function>,
+        status: StatusCode,
+        cpu: Option<Duration>,
+        took: Duration,
+    ) {
+        let (method, path) = *self.0;
+        let identity = function.map(Function::identity);
+        tracing::debug!(
+            target: LOG,
+            namespace = identity.map(|it| it.namespace.as_str()),
+            function = identity.map(|it| it.name.as_str()),
+            method = method.as_str(),
+            path,
+            status = status.as_u16(),
+            cpu_ms = cpu.map(|cpu| cpu.as_micros() as f64 / 1000.0),
+            ms = took.as_millis() as u64,
+            "request"
+        );
+    }
+}
+
 /// CPU time as <https://www.w3.org/TR/server-timing/> has it, in milliseconds.
-fn timing(cpu: Duration) -> String {
+fn server_timing(cpu: Duration) -> String {
     let us = cpu.as_micros();
     format!("cpu;dur={}.{:03}", us / 1000, us % 1000)
 }
