@@ -12,7 +12,7 @@ use futures::future::join_all;
 use harness::{Function, PATIENCE, Worker, eventually, full, worker};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -406,6 +406,49 @@ async fn clients_that_keep_the_server_waiting_are_let_go() {
     raw.send(head("GET", "hello", "/", "")).await;
     assert_eq!(raw.answer().await.body, "hello");
     assert_eq!(raw.end().await, b"");
+}
+
+/// Pings keep an HTTP/2 connection alive, not its place; and a request that comes at that moment is not lost, because the
+/// client is told first.
+#[tokio::test]
+async fn an_http2_client_without_requests_is_let_go() {
+    let worker = worker()
+        .function("hello", HELLO)
+        .argument("--head-timeout-seconds=1")
+        .start()
+        .await;
+    let stream = TcpStream::connect(worker.address).await.unwrap();
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_millis(100))
+        .keep_alive_while_idle(true);
+    let (mut sender, connection) = builder
+        .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get("http://test/fn/default/hello/").body(Full::default());
+    let answer = sender.send_request(request.unwrap()).await.unwrap();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "hello");
+    let ended = tokio::time::timeout(PATIENCE, connection).await;
+    ended
+        .expect("the server ends it")
+        .unwrap()
+        .expect("it ends in order");
+
+    // One that says nothing after its first bytes, not even that it knows.
+    let mut raw = Raw::connect(&worker).await;
+    raw.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await;
+    let told = raw.end().await;
+    // A frame of type 7 (RFC 9113, 6.8) with 8 bytes, on stream 0.
+    let goaway = b"\0\0\x08\x07\0\0\0\0\0";
+    assert!(
+        told.windows(goaway.len()).any(|bytes| bytes == goaway),
+        "{told:?}"
+    );
 }
 
 /// The limit is for heads: neither a handler that takes longer counts, nor a pause in what it writes.

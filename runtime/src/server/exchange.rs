@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// The requests of one connection.
 #[derive(Debug)]
@@ -40,6 +40,24 @@ impl Exchanges {
         let is_idle = self.under_way.load(Ordering::Relaxed) == 0;
         let since = Duration::from_nanos(self.idle_since.load(Ordering::Relaxed));
         is_idle.then(|| self.began + since)
+    }
+
+    /// Ready once the head of a request has been awaited for so long.
+    pub(super) async fn idle_for(&self, limit: Duration) {
+        loop {
+            let now = Instant::now();
+            let until = self.awaits_head_since().unwrap_or(now) + limit;
+            if until <= now {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
+
+    /// The same, counted from now at the earliest.
+    pub(super) async fn idle_once_more_for(&self, limit: Duration) {
+        sleep(limit).await;
+        self.idle_for(limit).await;
     }
 }
 

@@ -9,18 +9,19 @@ mod exchange;
 mod socket;
 
 use std::convert::Infallible;
+use std::error::Error;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use self::body::Body;
@@ -58,9 +59,9 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
     drain: Duration,
 ) {
-    let graceful = GracefulShutdown::new();
+    let (stop, stopping) = watch::channel(());
     let builder = builder();
-    let mut shutdown = std::pin::pin!(shutdown);
+    let mut shutdown = pin!(shutdown);
     let places = Arc::new(Semaphore::new(limits.connections));
     loop {
         let accept = async {
@@ -88,27 +89,58 @@ pub async fn serve(
             limits.stall_timeout,
         );
         let functions = Arc::clone(&functions);
+        let requests = Arc::clone(&exchanges);
         let service = service_fn(move |request| {
-            let answer = handle(Arc::clone(&functions), request, exchanges.begin());
+            let answer = handle(Arc::clone(&functions), request, requests.begin());
             async { Ok::<_, Infallible>(answer.await) }
         });
         let connection = builder
             .serve_connection(TokioIo::new(socket), service)
             .into_owned();
-        let connection = graceful.watch(connection);
+        let stopping = stopping.clone();
         tokio::spawn(async move {
             let _place = place;
-            if let Err(error) = connection.await {
+            let ended = converse(connection, &exchanges, limits.head_timeout, stopping).await;
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended with an error");
             }
         });
     }
-    drop(listener);
-    if tokio::time::timeout(drain, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    drop((listener, stopping));
+    // The tasks of the connections hold the receivers.
+    let all_ended = async {
+        stop.send_replace(());
+        stop.closed().await;
+    };
+    if tokio::time::timeout(drain, all_ended).await.is_err() {
         tracing::warn!("requests still under way at the end of the drain were broken off");
+    }
+}
+
+/// Serves a connection until the client ends it, the worker stops, or no request has come for too long: then the client is
+/// told, which over HTTP/2 loses none that it sends at that moment.
+async fn converse<S>(
+    connection: auto::Connection<'_, TokioIo<Socket>, S, TokioExecutor>,
+    exchanges: &Exchanges,
+    idle_timeout: Duration,
+    mut stopping: watch::Receiver<()>,
+) -> Result<(), Box<dyn Error + Send + Sync>>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    let mut connection = pin!(connection);
+    let is_idle = tokio::select! {
+        biased;
+        ended = connection.as_mut() => return ended,
+        _ = stopping.changed() => false,
+        () = exchanges.idle_for(idle_timeout) => true,
+    };
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        ended = connection => ended,
+        // The client does not say that it knows.
+        () = exchanges.idle_once_more_for(idle_timeout), if is_idle => Ok(()),
     }
 }
 
@@ -243,21 +275,23 @@ fn admit(
     let Some((function, path)) = functions.route(host, parts.uri.path()) else {
         return (None, Err(RequestError::NotFound));
     };
+    let admission = match function.admit(arrived) {
+        Ok(admission) => admission,
+        Err(error) => return (Some(function), Err(error)),
+    };
     let declared_bytes = parts
         .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
     let url = url(host, path, parts.uri.query());
-    let call = function.admit(arrived).and_then(|admission| {
-        Ok(Call {
-            body: admission.body(body, declared_bytes)?,
-            head: Box::new(RequestHead {
-                url,
-                method: parts.method,
-                headers: parts.headers,
-            }),
-            admission,
-        })
+    let call = admission.body(body, declared_bytes).map(|body| Call {
+        admission,
+        head: Box::new(RequestHead {
+            url,
+            method: parts.method,
+            headers: parts.headers,
+        }),
+        body,
     });
     (Some(function), call)
 }
