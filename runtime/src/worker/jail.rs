@@ -67,10 +67,16 @@ pub fn restrict_system_calls() -> Result<(), JailError> {
     let is_own = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 0)
         .and_then(|condition| SeccompRule::new(vec![condition]))
         .map_err(fail)?;
+    // A signal goes to this process: abort() raises one, and nobody else shall get any.
+    let pid = u64::from(std::process::id());
+    let is_to_itself = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, pid)
+        .and_then(|condition| SeccompRule::new(vec![condition]))
+        .map_err(fail)?;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![is_thread]);
     rules.insert(libc::SYS_sched_setattr, vec![is_own]);
+    rules.insert(libc::SYS_tgkill, vec![is_to_itself]);
     // A filter cannot read the flags of clone3: told that there is no such call, the C library uses clone.
     let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     install(no_clone3, Allow, Errno(libc::ENOSYS as u32))?;
@@ -119,7 +125,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getpriority,
     libc::SYS_gettid,
     libc::SYS_getpid,
-    libc::SYS_tgkill,
     libc::SYS_prctl,
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
