@@ -84,7 +84,8 @@ pub(crate) struct Client {
     pub(crate) pause: Duration,
     count: u64,
     kept: Option<(Connection, u32)>,
-    multiplexed: Option<(http2::Connection, u32)>,
+    /// The epoch it is of, and when it was last used.
+    multiplexed: Option<(http2::Connection, u32, Instant)>,
 }
 
 impl Client {
@@ -270,7 +271,11 @@ impl Client {
     async fn multiplex(&mut self, asks: &[Ask<'_>]) {
         let current = self.books.epoch();
         let (connection, epoch) = match self.multiplexed.take() {
-            Some((connection, epoch)) if epoch == current => (connection, epoch),
+            Some((connection, epoch, used))
+                if used.elapsed() < LONGEST_IDLE && epoch == current =>
+            {
+                (connection, epoch)
+            }
             _ => match http2::Connection::open(self.port).await {
                 Ok(connection) => (connection, current),
                 Err(error) => {
@@ -286,7 +291,7 @@ impl Client {
             self.book(ask, Way::Multiplexed, answer, asked);
         }
         if stays {
-            self.multiplexed = Some((connection, epoch));
+            self.multiplexed = Some((connection, epoch, Instant::now()));
         }
     }
 
