@@ -36,20 +36,22 @@ impl Exchanges {
     }
 
     /// Since when the head of a request is awaited; none while a request is under way.
-    pub(super) fn awaits_head_since(&self) -> Option<Instant> {
+    fn awaits_head_since(&self) -> Option<Instant> {
         let is_idle = self.under_way.load(Ordering::Relaxed) == 0;
         let since = Duration::from_nanos(self.idle_since.load(Ordering::Relaxed));
         is_idle.then(|| self.began + since)
     }
 
+    /// When the head of a request will have been awaited for so long, as far as is known now; none if it has been.
+    pub(super) fn idle_until(&self, limit: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        let until = self.awaits_head_since().unwrap_or(now) + limit;
+        (until > now).then_some(until)
+    }
+
     /// Ready once the head of a request has been awaited for so long.
     pub(super) async fn idle_for(&self, limit: Duration) {
-        loop {
-            let now = Instant::now();
-            let until = self.awaits_head_since().unwrap_or(now) + limit;
-            if until <= now {
-                return;
-            }
+        while let Some(until) = self.idle_until(limit) {
             sleep_until(until).await;
         }
     }

@@ -55,7 +55,7 @@ enum Protocol {
     /// Not known yet: so many bytes of the preface have come.
     Unknown(usize),
     Http1,
-    /// It has time limits of its own: pings.
+    /// Its clients are told before they are let go (`converse` in the module above), and pinged.
     Http2,
 }
 
@@ -85,11 +85,9 @@ impl Socket {
             if let Some(timer) = &mut self.head_timer {
                 ready!(timer.poll(context));
             }
-            let now = Instant::now();
-            let until = self.exchanges.awaits_head_since().unwrap_or(now) + self.head_timeout;
-            if until <= now {
+            let Some(until) = self.exchanges.idle_until(self.head_timeout) else {
                 return Poll::Ready(());
-            }
+            };
             match &mut self.head_timer {
                 Some(timer) => timer.reset(until),
                 None => self.head_timer = Some(Timer::new(until)),

@@ -54,24 +54,17 @@ pub fn restrict_system_calls() -> Result<(), JailError> {
 
     const THREAD: u64 = libc::CLONE_THREAD as u64;
     let fail = |error: seccompiler::BackendError| JailError::Seccomp(error.to_string());
+    let if_first = |operator: SeccompCmpOp, value: u64| {
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, operator, value)
+            .and_then(|condition| SeccompRule::new(vec![condition]))
+            .map_err(fail)
+    };
     // clone makes threads of this process, never another process.
-    let is_thread = SeccompCondition::new(
-        0,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::MaskedEq(THREAD),
-        THREAD,
-    )
-    .and_then(|condition| SeccompRule::new(vec![condition]))
-    .map_err(fail)?;
+    let is_thread = if_first(SeccompCmpOp::MaskedEq(THREAD), THREAD)?;
     // A thread says how long it runs at a time: only of itself.
-    let is_own = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 0)
-        .and_then(|condition| SeccompRule::new(vec![condition]))
-        .map_err(fail)?;
+    let is_own = if_first(SeccompCmpOp::Eq, 0)?;
     // A signal goes to this process: abort() raises one, and nobody else shall get any.
-    let pid = u64::from(std::process::id());
-    let is_to_itself = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, pid)
-        .and_then(|condition| SeccompRule::new(vec![condition]))
-        .map_err(fail)?;
+    let is_to_itself = if_first(SeccompCmpOp::Eq, std::process::id().into())?;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![is_thread]);
