@@ -118,6 +118,9 @@ impl Connections {
         let handshake = Builder::new(TokioExecutor::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            // None before the agent's SETTINGS: a body that began with the larger window of before them could fill the smaller
+            // one, and h2 then gives no more (its issue 630), so that the rest of the body would wait for ever.
+            .initial_max_send_streams(0)
             // Requests that are given up are no attack.
             .max_local_error_reset_streams(None)
             .handshake(TokioIo::new(socket));
@@ -252,13 +255,85 @@ async fn receive_all(
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+    use hyper::server::conn::http2 as server;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioTimer;
+    use tokio::sync::Notify;
+
     use super::*;
+    use crate::limits::heap::HeapBudget;
+    use crate::scheduler::pipe::{PipeEvents, Written, pipe};
+    use crate::web::host::CompletionId;
+
+    struct Unheard;
+
+    impl PipeEvents for Unheard {
+        fn room(&self, _: CompletionId) {}
+        fn gone(&self) {}
+    }
 
     fn none() -> Connections {
         Connections {
             by_uid: Mutex::default(),
             asks: mpsc::channel(1).0,
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_begins_before_the_agent_says_its_window_comes_whole() {
+        // More than a stream's window, less than twice that: the agent reads it before it gives more.
+        let first = Bytes::from(vec![b'a'; STREAM_WINDOW_BYTES as usize + 200]);
+        let rest = Bytes::from_static(b"rest");
+        let length = first.len() + rest.len();
+        let (worker, mut agent) = UnixStream::pair().unwrap();
+        let all = Connections::new(worker, CancellationToken::new());
+        let (held, connection) = tokio::join!(all.hold("one"), async {
+            assert!(handover::asked(&mut agent).await);
+            handover::give(&agent).await.unwrap().unwrap()
+        });
+        let (mut sender, _hold) = held.unwrap();
+
+        let (writer, reader) = pipe(Arc::new(HeapBudget::new(1 << 20)), Box::new(Unheard));
+        let request = http::Request::post("http://a/").body(Body::pipe(reader));
+        let answer = tokio::spawn(sender.send_request(request.unwrap()));
+        let written = writer.write(first.clone(), CompletionId(1));
+        assert_eq!(written, Written::Accepted);
+        // The worker's tasks share this thread: they do all they can before the agent says a word.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+
+        let has_read = Arc::new(Notify::new());
+        let service = service_fn({
+            let (has_read, first) = (Arc::clone(&has_read), first.len());
+            move |mut request: http::Request<Incoming>| {
+                let has_read = Arc::clone(&has_read);
+                async move {
+                    let body = request.body_mut();
+                    let mut read = 0;
+                    while let Some(frame) = body.frame().await {
+                        read += frame?.data_ref().map_or(0, Bytes::len);
+                        if read >= first {
+                            has_read.notify_one();
+                        }
+                    }
+                    Ok::<_, hyper::Error>(http::Response::new(read.to_string()))
+                }
+            }
+        });
+        let serving = server::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .serve_connection(TokioIo::new(connection), service);
+        tokio::spawn(serving);
+        has_read.notified().await;
+        writer.write(rest, CompletionId(2));
+        writer.close(None);
+        let answer = tokio::time::timeout(Duration::from_secs(20), answer).await;
+        let answer = answer.expect("the rest of the body came").unwrap().unwrap();
+        let read = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(read, length.to_string());
     }
 
     #[test]
