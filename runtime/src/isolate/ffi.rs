@@ -32,7 +32,7 @@ pub fn inherited_fd(number: i32) -> std::io::Result<OwnedFd> {
 /// Makes an isolate usable from any thread.
 ///
 /// Everything attached to the isolate is attached in `generic` or later in `instance`: the host (`Send` by the bound of
-/// `Instance::start`), the heap budget, the module table and list of rejections (`modules`: maps of `v8::Global`, which are
+/// `Instance::start`), the heap budget, the module table and the list of what was thrown (`modules`, `uncaught`: `v8::Global`s, which are
 /// `Send`), and callbacks that are plain functions. The allocator's budget is an `Arc` of atomics, the external references
 /// and snapshot are static.
 pub(super) fn share(isolate: v8::OwnedIsolate) -> Result<v8::SharedIsolate, String> {
@@ -118,12 +118,20 @@ pub(super) fn watch_heap(isolate: &mut v8::Isolate, budget: &Arc<HeapBudget>) ->
     isolate.set_slot(Arc::clone(&watch));
     isolate.add_near_heap_limit_callback(near_heap_limit, watch.data());
     isolate.set_oom_error_handler(out_of_memory);
-    isolate.add_gc_epilogue_callback(
-        after_collection,
-        std::ptr::null_mut(),
-        v8::GCType::kGCTypeScavenge | v8::GCType::kGCTypeMarkSweepCompact,
-    );
+    let kinds = v8::GCType::kGCTypeScavenge | v8::GCType::kGCTypeMarkSweepCompact;
+    isolate.add_gc_prologue_callback(before_collection, std::ptr::null_mut(), kinds);
+    isolate.add_gc_epilogue_callback(after_collection, std::ptr::null_mut(), kinds);
     watch
+}
+
+/// V8 calls this on the thread that runs the isolate, before each collection. It sets a flag and calls nothing of V8.
+unsafe extern "C" fn before_collection(
+    _isolate: v8::UnsafeRawIsolatePtr,
+    _kind: v8::GCType,
+    _flags: v8::GCCallbackFlags,
+    _data: *mut c_void,
+) {
+    cpu::collecting(true);
 }
 
 /// V8 calls this on the thread that runs the isolate, after each collection, where no JavaScript runs and none is run. It
@@ -137,7 +145,7 @@ unsafe extern "C" fn after_collection(
     let mut isolate = isolate;
     // SAFETY: V8 passes the isolate whose heap it collected; the Rust frames below wait for V8 to return.
     let isolate = unsafe { v8::Isolate::ref_from_raw_isolate_ptr_mut(&mut isolate) };
-    cpu::collected();
+    cpu::collecting(false);
     let Some(watch) = isolate.get_slot::<Arc<HeapWatch>>().cloned() else {
         return;
     };

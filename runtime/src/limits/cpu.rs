@@ -234,14 +234,16 @@ pub(crate) fn is_terminated() -> bool {
     })
 }
 
-/// Called on a thread that has just collected garbage inside V8: V8 obeys a termination after that.
-pub(crate) fn collected() {
+/// Called on a thread that begins to collect garbage inside V8, or is done with it: V8 obeys a termination after that.
+pub(crate) fn collecting(begins: bool) {
     SLOT.with(|slot| {
         if let Some(slot) = slot.get().map(Registration::slot)
             && let Some(running) = lock(&slot.entry).as_mut()
-            && let Some((_, at)) = running.ended.as_mut()
         {
-            *at = running.watch.used(slot.clock);
+            running.is_collecting = begins;
+            if let Some((_, at)) = running.ended.as_mut() {
+                *at = running.watch.used(slot.clock);
+            }
         }
     });
 }

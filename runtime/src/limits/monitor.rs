@@ -31,6 +31,8 @@ const SLICE: Duration = Duration::from_millis(10);
 /// CPU time after its termination past which an entry is taken to be stuck inside V8. Ordinary natives obey late (JSON.parse of
 /// 70 MB after 150 ms, a split of 64 MB after 240 ms), and to replace the worker costs every tenant its instances.
 const STUCK: Duration = Duration::from_millis(500);
+/// The same inside a collection of garbage, which always ends, after seconds where the heap is large and the machine slow.
+const STUCK_COLLECTING: Duration = Duration::from_secs(10);
 /// Time that requests get to finish in a process in which one is stuck.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// Exit status of a worker that had to end because V8 did not obey or had no memory left.
@@ -77,6 +79,8 @@ pub(super) struct Running {
     asked: usize,
     /// Why it was terminated, and the CPU time it had used.
     pub(super) ended: Option<(Ended, Duration)>,
+    /// V8 collects garbage.
+    pub(super) is_collecting: bool,
     ticks: u32,
 }
 
@@ -294,6 +298,7 @@ impl Running {
             is_asked: false,
             asked: 0,
             ended: None,
+            is_collecting: false,
             ticks: 0,
         }
     }
@@ -323,6 +328,15 @@ impl Running {
         self.slice = used;
     }
 
+    /// CPU time after its termination that V8 may take to obey.
+    fn patience(&self) -> Duration {
+        if self.is_collecting {
+            STUCK_COLLECTING
+        } else {
+            STUCK
+        }
+    }
+
     pub(super) fn end(&mut self, why: Ended, used: Duration) {
         if self.ended.is_none() {
             self.ended = Some((why, used));
@@ -344,8 +358,11 @@ impl Slot {
         let used = running.watch.used_at(cpu);
         running.ticks += 1;
         if let Some((_, ended)) = running.ended {
-            let is_stuck = used >= ended + STUCK;
-            return if is_stuck { Seen::Stuck } else { Seen::Running };
+            return if used < ended + running.patience() {
+                Seen::Running
+            } else {
+                Seen::Stuck
+            };
         }
         if used >= running.budget {
             running.end(Ended::CpuExhausted, used);
