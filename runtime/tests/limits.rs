@@ -43,6 +43,10 @@ async fn endless_work_ends_at_the_cpu_limit() {
         "try { for (;;) {} } catch {} finally { for (;;) {} }",
         "return new Response(new ReadableStream({ pull() { for (;;) {} } }));",
         "let s = ''; for (;;) s = JSON.stringify({ s: s.slice(0, 1000) });",
+        // V8 calls what was registered once the request itself was ended.
+        "globalThis.kept = Array.from({ length: 100 }, () => new FinalizationRegistry(() => { for (;;) {} }));
+         for (const registry of kept) registry.register({}, 0);
+         for (let garbage; ; ) garbage = new Array(1 << 18).fill(1);",
     ] {
         let mut worker = worker()
             .function("neighbour", NEIGHBOUR)
@@ -64,6 +68,37 @@ async fn endless_work_ends_at_the_cpu_limit() {
         worker.log.line("CPULimitExceeded").await;
         all_is_well(&mut worker, "hostile").await;
     }
+}
+
+#[tokio::test]
+async fn what_runs_while_no_request_is_under_way_is_limited_too() {
+    let mut worker = worker()
+        .function("neighbour", NEIGHBOUR)
+        .with(hostile(
+            "const kind = new URL(request.url).pathname;
+             globalThis.registry ??= new FinalizationRegistry((kind) => {
+               if (kind.endsWith('throws')) throw new Error('of a callback');
+               for (;;) {}
+             });
+             registry.register({}, kind);
+             // Enough to be collected in the first pause.
+             globalThis.kept = new Array(1 << 20).fill(1);",
+        ))
+        .start()
+        .await;
+    for path in ["/throws", "/loops"] {
+        assert_eq!(worker.get("hostile", "/ok").await.text().await, "ok");
+        let answer = worker.get("hostile", path).await;
+        assert_eq!(answer.text().await, "survived");
+        let said = match path {
+            "/throws" => "Uncaught Error: of a callback",
+            _ => "Callbacks of a FinalizationRegistry were ended",
+        };
+        worker.log.line(said).await;
+        all_is_well(&mut worker, "hostile").await;
+    }
+    // Nothing but the log's own lines, with a text of the tenant's.
+    assert!(worker.log.lines().iter().all(|line| line.starts_with('{')));
 }
 
 #[tokio::test]

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use super::ffi::{self, HeapWatch, Interrupter};
 use super::ffi_tables;
-use super::instance::{Rejections, on_reject};
-use super::modules;
 use super::snapshot::Snapshot;
+use super::{modules, uncaught};
 use crate::limits::heap::HeapBudget;
 use crate::limits::memory;
 use crate::web::{self, Entrypoints};
@@ -57,8 +56,7 @@ impl Generic {
             .allow_atomics_wait(false);
         let mut isolate = v8::Isolate::new(params);
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
-        isolate.set_promise_reject_callback(on_reject);
-        isolate.set_slot(Rejections::default());
+        uncaught::listen(&mut isolate);
         modules::install(&mut isolate);
         let watch = ffi::watch_heap(&mut isolate, &budget);
         ffi_tables::learn(&mut isolate);

@@ -8,6 +8,7 @@ use isolet_crds::bundle::{Bundle, Manifest, ModuleEntry, ModuleKind};
 use super::code::{CodeCache, Stage};
 use super::ffi::{self, Breadcrumb};
 use super::generic::Generic;
+use super::uncaught::{self, Uncaught};
 use super::{Blank, Positions, ffi_tables, modules, platform, texts};
 use crate::control::{LoadError, SentCode};
 use crate::limits::cpu::{CpuGuard, Ended, Terms};
@@ -17,8 +18,8 @@ use crate::web::{self, EntryError, Entrypoints, RequestHead, StartError};
 
 /// CPU time that a revision's top level may use.
 const START_CPU: Duration = Duration::from_secs(1);
-/// Unhandled rejections of one entry that are kept.
-const MAX_REJECTIONS: usize = 16;
+/// CPU time that the callbacks of a `FinalizationRegistry` may use which a collection between two entries has V8 call.
+pub const FINALIZERS_CPU: Duration = Duration::from_millis(5);
 
 /// What instances of one revision are made from.
 #[derive(Debug)]
@@ -126,13 +127,20 @@ pub struct Outcome {
     pub heap_bytes: usize,
     /// How it ended.
     pub end: End,
-    /// Promises rejected in it that nothing handles.
-    pub rejections: Vec<Exception>,
+    /// What was thrown in it and nothing caught.
+    pub uncaught: Vec<Uncaught>,
 }
 
-/// Promises rejected without a handler, in the isolate's slot; nothing while no entry runs.
-#[derive(Default)]
-pub(super) struct Rejections(Vec<(v8::Global<v8::Promise>, v8::Global<v8::Value>)>);
+/// What a collection between two entries did.
+#[derive(Debug)]
+pub struct Compacted {
+    /// What the instance uses after it, in bytes.
+    pub heap_bytes: usize,
+    /// Callbacks of a `FinalizationRegistry` were terminated: they used more CPU time than they had.
+    pub finalizers_ended: bool,
+    /// What they threw and nothing caught.
+    pub uncaught: Vec<Uncaught>,
+}
 
 impl Instance {
     /// Binds an isolate to a revision: loads the bundle's modules and runs their top level.
@@ -189,7 +197,7 @@ impl Instance {
         let mut locker = isolate.shared.lock();
         let guard = CpuGuard::enter_for(isolate.interrupter.clone(), terms);
         self.blueprint.mark(&guard, true);
-        let (result, rejections) = {
+        let result = {
             v8::scope_with_context!(scope, &mut *locker, &isolate.context);
             let request = v8::Integer::new_from_unsigned(scope, entry.request().0);
             scope.set_continuation_preserved_embedder_data(request.into());
@@ -210,7 +218,7 @@ impl Instance {
             if !matches!(result, Err(EntryError::Terminated)) {
                 scope.perform_microtask_checkpoint();
             }
-            (result, take_rejections(scope))
+            result
         };
         self.unseen_entries += 1;
         let mut used = guard.used();
@@ -218,6 +226,10 @@ impl Instance {
             self.unseen_entries = 0;
             platform::run_foreground_tasks(&locker);
             ffi::measure_heap(&mut locker);
+            used = guard.used();
+        }
+        let uncaught = uncaught::take(&mut locker, &isolate.context);
+        if !uncaught.is_empty() {
             used = guard.used();
         }
         let over = isolate.budget.is_exceeded();
@@ -239,7 +251,7 @@ impl Instance {
             cpu: used.time,
             heap_bytes: isolate.budget.bytes(),
             end,
-            rejections,
+            uncaught,
         }
     }
 
@@ -259,15 +271,28 @@ impl Instance {
         code.keep(stage, modules::compiled(scope, &self.blueprint));
     }
 
-    /// Collects garbage and gives free memory back; says what it uses after that, in bytes. Takes milliseconds.
-    pub fn compact(&mut self) -> usize {
-        let mut locker = self.isolate.shared.lock();
+    /// Collects garbage and gives free memory back. Takes milliseconds.
+    pub fn compact(&mut self) -> Compacted {
+        let isolate = &self.isolate;
+        let mut locker = isolate.shared.lock();
         locker.low_memory_notification();
+        let guard = CpuGuard::enter(isolate.interrupter.clone(), FINALIZERS_CPU);
+        self.blueprint.mark(&guard, true);
         platform::run_foreground_tasks(&locker);
+        let uncaught = uncaught::take(&mut locker, &isolate.context);
+        self.blueprint.mark(&guard, false);
+        let used = guard.finish();
+        if used.exhausted {
+            isolate.interrupter.resume();
+        }
         ffi::measure_heap(&mut locker);
         // Last: a collection takes it again.
         ffi_tables::give_back(&mut locker);
-        self.isolate.budget.bytes()
+        Compacted {
+            heap_bytes: isolate.budget.bytes(),
+            finalizers_ended: used.exhausted,
+            uncaught,
+        }
     }
 
     /// What compiled code its start used.
@@ -434,7 +459,7 @@ fn evaluate(
     };
     match promise.state() {
         v8::PromiseState::Fulfilled => {
-            take_rejections(scope);
+            uncaught::forget(scope);
             Ok(())
         }
         v8::PromiseState::Rejected => {
@@ -463,41 +488,4 @@ fn thrown_at(exception: &Exception) -> Option<(&str, u32, u32)> {
         exception.line?,
         exception.column?,
     ))
-}
-
-fn take_rejections(scope: &mut v8::PinScope<'_, '_>) -> Vec<Exception> {
-    let Some(rejections) = scope.get_slot_mut::<Rejections>() else {
-        return Vec::new();
-    };
-    let rejections = std::mem::take(&mut rejections.0);
-    rejections
-        .into_iter()
-        .map(|(_, reason)| {
-            let reason = v8::Local::new(scope, reason);
-            web::exception_from(scope, reason)
-        })
-        .collect()
-}
-
-/// V8 calls this inside an entry, when a promise is rejected without a handler and when it gets one after that.
-pub(super) extern "C" fn on_reject(message: v8::PromiseRejectMessage<'_>) {
-    v8::callback_scope!(unsafe scope, &message);
-    let promise = v8::Global::new(scope, message.get_promise());
-    let reason = message
-        .get_value()
-        .map(|reason| v8::Global::new(scope, reason));
-    let Some(rejections) = scope.get_slot_mut::<Rejections>() else {
-        return;
-    };
-    match (message.get_event(), reason) {
-        (v8::PromiseRejectEvent::PromiseRejectWithNoHandler, Some(reason))
-            if rejections.0.len() < MAX_REJECTIONS =>
-        {
-            rejections.0.push((promise, reason));
-        }
-        (v8::PromiseRejectEvent::PromiseHandlerAddedAfterReject, _) => {
-            rejections.0.retain(|(rejected, _)| *rejected != promise);
-        }
-        _ => {}
-    }
 }

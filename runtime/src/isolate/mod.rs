@@ -10,6 +10,7 @@
 //! code        what instances of one revision share: texts, compiled code
 //! compile     a revision's code for the agent to keep, in a process that runs nothing
 //! modules     a bundle's modules: compile, link, evaluate, import()
+//! uncaught    what JavaScript throws and nothing catches
 //! wasm        bounds of modules' memories
 //! positions   from emitted code to what the user wrote
 //! ffi         all unsafe code, with ffi_crash: marks the thread that crashes, ffi_interrupt: hands its work over,
@@ -34,9 +35,11 @@ pub mod pool;
 pub mod positions;
 pub mod snapshot;
 mod texts;
+mod uncaught;
 mod wasm;
 
 pub use ffi::{Breadcrumb, Interrupter, ThreadClock};
-pub use instance::{Blueprint, CodeUse, End, Entry, Instance, Outcome};
+pub use instance::{Blueprint, CodeUse, End, Entry, FINALIZERS_CPU, Instance, Outcome};
 pub use pool::{Blank, Pool};
 pub use positions::Positions;
+pub use uncaught::Uncaught;

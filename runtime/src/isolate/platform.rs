@@ -1,6 +1,8 @@
 //! Flags and initialisation of V8: once in a process, before any other thread is made (threads made earlier crash on CPUs
 //! with protection keys).
 
+use crate::limits::cpu;
+
 /// Flags that hold for every isolate of the process.
 const FLAGS: &str = concat!(
     // V8 15.2 drops the interrupt check of an endless loop around an inlined short one (`for (;;) new Array(1000).fill(1)`)
@@ -39,12 +41,14 @@ pub(super) fn seed(seed: u64) {
     v8::V8::set_flags_from_string(&format!("--hash-seed={hash} --random-seed={random}"));
 }
 
-/// Runs what V8 has queued for an isolate's own thread (finalisation of garbage collection, compiled code), bounded.
+/// Runs what V8 has queued for an isolate's own thread (finalisation of garbage collection, compiled code), bounded. That may
+/// call the tenant's code: callbacks of a `FinalizationRegistry`, a getter `then` on what a promise is resolved with. So it is
+/// for the section whose CPU time is metered, and nothing runs once that was terminated: nobody would end it again.
 pub(super) fn run_foreground_tasks(isolate: &v8::Isolate) {
     const AT_ONCE: usize = 16;
     let platform = v8::V8::get_current_platform();
     for _ in 0..AT_ONCE {
-        if !v8::Platform::pump_message_loop(&platform, isolate, false) {
+        if cpu::is_terminated() || !v8::Platform::pump_message_loop(&platform, isolate, false) {
             break;
         }
     }

@@ -28,7 +28,7 @@ use super::revision::Revision;
 use super::state::{Answer, SharedState, State, ended};
 use crate::control::LoadError;
 use crate::isolate::ffi_schedule::{COMPUTING, with_slice};
-use crate::isolate::{Blank, End, Entry, Instance, Outcome};
+use crate::isolate::{Blank, End, Entry, FINALIZERS_CPU, Instance, Outcome, Uncaught};
 use crate::limits::cpu::{self, Terms};
 use crate::limits::heap::HeapBudget;
 use crate::limits::memory::Usage;
@@ -272,7 +272,7 @@ impl Cell {
                 cpu: Duration::ZERO,
                 heap_bytes: self.footprint.bytes(),
                 end: End::CpuExhausted,
-                rejections: Vec::new(),
+                uncaught: Vec::new(),
             }
         } else {
             let least = if is_last_word {
@@ -379,13 +379,7 @@ impl Cell {
             .services
             .metrics
             .used_cpu(&revision.metrics, outcome.cpu);
-        for rejection in outcome.rejections {
-            let rejection = revision.blueprint.positions.remap_exception(rejection);
-            revision.console.write(
-                ConsoleLevel::Error,
-                format!("Uncaught (in promise) {}", rejection.shown()),
-            );
-        }
+        revision.report_uncaught(outcome.uncaught);
         let mut late = Vec::new();
         let mut dead = false;
         let mut state = lock(&self.state);
@@ -393,11 +387,10 @@ impl Cell {
         state.use_cpu(request, outcome.cpu);
         match outcome.end {
             End::Done => {}
-            End::Failed(exception) => {
-                let exception = revision.blueprint.positions.remap_exception(exception);
-                let text = format!("Uncaught {}", exception.shown());
-                revision.console.write(ConsoleLevel::Error, text);
-            }
+            End::Failed(exception) => revision.report_uncaught([Uncaught {
+                exception,
+                in_promise: false,
+            }]),
             End::CpuExhausted => {
                 late.extend(state.fail(request, RequestError::CpuLimitExceeded.into()));
                 state.forget(request);
@@ -458,8 +451,16 @@ impl Cell {
         let Some(mut instance) = lock(&self.slot).instance.take() else {
             return;
         };
-        let bytes = instance.compact();
-        self.footprint.collected(bytes);
+        let done = instance.compact();
+        self.footprint.collected(done.heap_bytes);
+        self.revision.report_uncaught(done.uncaught);
+        if done.finalizers_ended {
+            let text = format!(
+                "Callbacks of a FinalizationRegistry were ended: while no request is under way they may use {} ms of CPU time",
+                FINALIZERS_CPU.as_millis()
+            );
+            self.revision.console.write(ConsoleLevel::Error, text);
+        }
         let mut slot = lock(&self.slot);
         if slot.queue.is_empty() {
             slot.instance = Some(instance);

@@ -19,10 +19,10 @@ use super::state::Failure;
 use super::{Services, lock};
 use crate::control::{LoadError, Start};
 use crate::isolate::ffi_schedule::{COMPUTING, STARTING, with_slice};
-use crate::isolate::{Blank, Blueprint};
+use crate::isolate::{Blank, Blueprint, Uncaught};
 use crate::limits::account::Account;
 use crate::server::error::RequestError;
-use crate::web::host::Exception;
+use crate::web::host::{ConsoleLevel, Exception};
 use crate::worker::metrics::FunctionMetrics;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -334,6 +334,20 @@ impl Revision {
             "request failed: {}",
             failure.error
         );
+    }
+
+    /// Has the Function's console tell what was thrown and nothing caught.
+    pub(super) fn report_uncaught(&self, uncaught: impl IntoIterator<Item = Uncaught>) {
+        for thrown in uncaught {
+            let exception = self.blueprint.positions.remap_exception(thrown.exception);
+            let place = if thrown.in_promise {
+                " (in promise)"
+            } else {
+                ""
+            };
+            let text = format!("Uncaught{place} {}", exception.shown());
+            self.console.write(ConsoleLevel::Error, text);
+        }
     }
 }
 
