@@ -254,35 +254,3 @@ async fn a_worker_that_cannot_end_a_function_ends_itself_and_names_it() {
     assert_eq!(status.code(), Some(70));
     assert!(worker.breadcrumb().contains(&"uid-default-stuck".into()));
 }
-
-/// Fills its memory, then has V8 collect garbage for most of the time: each collection takes a second.
-const LARGE: &str = "const live = [];
-export default { fetch(request) {
-  if (request.url.endsWith('/ok')) return new Response('ok');
-  while (live.length < 8e6) live.push({ a: live.length, b: { c: live.length } });
-  for (let garbage = []; ; ) {
-    garbage.push(new Array(1 << 14).fill(1));
-    if (garbage.length <= 100) continue;
-    garbage = [];
-    for (let i = 0; i < 1e4; i++) live[Math.floor(Math.random() * live.length)] = { a: i, b: { c: garbage } };
-  }
-} }";
-
-#[tokio::test]
-async fn a_long_collection_is_not_taken_for_code_that_does_not_end() {
-    let mut worker = worker()
-        .function("quiet", QUIET)
-        .with(Function::new("large", LARGE).limits(|limits| {
-            limits.memory_bytes = 1 << 30;
-            limits.cpu_ms = 8_000;
-            limits.timeout_ms = 120_000;
-        }))
-        .start()
-        .await;
-    for _ in 0..2 {
-        let error = worker.get("large", "/").await.error().await;
-        assert_eq!(error, (503, "CPULimitExceeded".into()));
-    }
-    assert_eq!(worker.get("large", "/ok").await.text().await, "ok");
-    assert!(worker.is_alive());
-}

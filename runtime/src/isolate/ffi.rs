@@ -32,9 +32,9 @@ pub fn inherited_fd(number: i32) -> std::io::Result<OwnedFd> {
 /// Makes an isolate usable from any thread.
 ///
 /// Everything attached to the isolate is attached in `generic` or later in `instance`: the host (`Send` by the bound of
-/// `Instance::start`), the heap budget, the module table and the list of what was thrown (`modules`, `uncaught`: `v8::Global`s, which are
-/// `Send`), and callbacks that are plain functions. The allocator's budget is an `Arc` of atomics, the external references
-/// and snapshot are static.
+/// `Instance::start`), the heap budget, the module table and the list of what was thrown (`modules`, `uncaught`: of
+/// `v8::Global`, which is `Send`), and callbacks that are plain functions. The allocator's budget is an `Arc` of atomics, the
+/// external references and snapshot are static.
 pub(super) fn share(isolate: v8::OwnedIsolate) -> Result<v8::SharedIsolate, String> {
     // SAFETY: all attached state is `Send`, as listed above; the isolate is on the thread that made it, because
     // `OwnedIsolate` is not `Send`; no reference from `Global::open` exists, because nothing here opens one.

@@ -6,7 +6,7 @@ use crate::web::{self, host::Exception};
 /// Of one entry, how many are kept.
 const MAX_KEPT: usize = 16;
 
-/// In the isolate's slot; empty while no entry runs.
+/// In the isolate's slot.
 #[derive(Default)]
 pub(super) struct Thrown(Vec<(Option<v8::Global<v8::Promise>>, v8::Global<v8::Value>)>);
 
