@@ -36,7 +36,7 @@ pub(super) fn listen(isolate: &mut v8::Isolate) {
 
 /// What was thrown since the last call. May run the tenant's code: inside the section whose CPU time is metered.
 pub(super) fn take(isolate: &mut v8::Isolate, context: &v8::Global<v8::Context>) -> Vec<Uncaught> {
-    let thrown = take_values(isolate);
+    let thrown = take_values(isolate).0;
     if thrown.is_empty() {
         return Vec::new();
     }
@@ -58,13 +58,9 @@ pub(super) fn forget(isolate: &mut v8::Isolate) {
     take_values(isolate);
 }
 
-fn take_values(
-    isolate: &mut v8::Isolate,
-) -> Vec<(Option<v8::Global<v8::Promise>>, v8::Global<v8::Value>)> {
+fn take_values(isolate: &mut v8::Isolate) -> Thrown {
     let thrown = isolate.get_slot_mut::<Thrown>();
-    thrown
-        .map(|it| std::mem::take(&mut it.0))
-        .unwrap_or_default()
+    thrown.map(std::mem::take).unwrap_or_default()
 }
 
 /// V8 calls this inside an entry, when a promise is rejected without a handler and when it gets one after that.

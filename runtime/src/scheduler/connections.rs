@@ -282,7 +282,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_begins_before_the_agent_says_its_window_comes_whole() {
-        // More than a stream's window, less than twice that: the agent reads it before it gives more.
+        // More than a stream's window, and less than a third of the first one that HTTP/2 has, from where the agent's h2 would
+        // give more before it knows that its own window holds.
         let first = Bytes::from(vec![b'a'; STREAM_WINDOW_BYTES as usize + 200]);
         let rest = Bytes::from_static(b"rest");
         let length = first.len() + rest.len();
