@@ -247,6 +247,8 @@ async fn an_upload_that_nobody_reads_is_held_back() {
                 limits.cpu_ms = 600_000;
             }),
         )
+        // On one instance, which has the gate.
+        .argument("--threads=1")
         .start()
         .await;
     let mut raw = Raw::connect(&worker).await;

@@ -55,7 +55,12 @@ fn holding(
 
 #[tokio::test]
 async fn a_start_without_room_waits_until_the_coldest_have_gone() {
-    let worker = worker().argument("--max-instances=32").start().await;
+    let worker = worker()
+        .argument("--max-instances=32")
+        // One instance for each, however slow the machine.
+        .argument("--threads=1")
+        .start()
+        .await;
     for index in 0..100 {
         let function = Function::new(&format!("f{index}"), COUNTER);
         worker.put(&function).await.unwrap();
@@ -280,7 +285,12 @@ async fn an_idle_instance_gives_back_what_it_used() {
         while (list.length < 40) list.push(new Array(1 << 18).fill(list.length + 0.5));
         return new Response(`${list.length}`);
     } }";
-    let worker = worker().function("large", source).start().await;
+    let worker = worker()
+        .function("large", source)
+        // One instance, however slow the machine.
+        .argument("--threads=1")
+        .start()
+        .await;
     assert_eq!(worker.get("large", "/").await.text().await, "40");
     eventually("the instance has given memory back", async || {
         worker.resident_bytes() < 100 << 20
@@ -298,7 +308,8 @@ async fn an_instance_that_has_grown_gives_it_back_in_its_first_pause() {
         for (let i = 0; i < 3; i++) new Array(1 << 17).fill(i + 0.5);
         return new Response('ok');
     } }";
-    let worker = worker().start().await;
+    // One instance for each, however slow the machine.
+    let worker = worker().argument("--threads=1").start().await;
     let names: Vec<String> = (0..FUNCTIONS).map(|index| format!("f{index}")).collect();
     for name in &names {
         worker.put(&Function::new(name, source)).await.unwrap();
@@ -327,7 +338,8 @@ async fn idle_instances_take_little_memory() {
     const MOST_BYTES: usize = 720_000;
     /// A page of a heap.
     const PAGE_BYTES: usize = 256 << 10;
-    let worker = worker().start().await;
+    // One instance for each, however slow the machine.
+    let worker = worker().argument("--threads=1").start().await;
     for index in 0..=MORE {
         let function = Function::new(&format!("f{index}"), COUNTER);
         worker.put(&function).await.unwrap();

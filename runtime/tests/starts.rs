@@ -22,6 +22,8 @@ async fn a_first_request_gets_an_isolate_of_the_pool_which_is_then_filled_again(
             "hello",
             "export default { fetch() { return new Response('hello') } }",
         )
+        // One instance for each, however slow the machine.
+        .argument("--threads=1")
         .start()
         .await;
     pool_is_filled(&worker).await;
