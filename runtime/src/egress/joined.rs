@@ -1,21 +1,23 @@
-//! Small pieces of a body, joined while more of it is there.
+//! Small pieces of a body, joined while more of it is there or will soon be.
 //!
 //! Each piece is a frame, and h2 ends a connection on which too many small ones wait to be read. That is right where a server
-//! means harm; one that writes its body byte by byte does not.
+//! means harm; one that writes its body byte by byte does not. How many wait, this side cannot know: so they come no faster
+//! than a reader needs them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::JOINED_BYTES;
+use super::{JOINED_BYTES, SMALL_BYTES};
 
-/// How often in a row others run first, to bring more, before a piece goes out smaller: a body's pieces come one by one from the
-/// task of its connection.
-const WAITS: u8 = 3;
+/// From one small piece to the next, if the body goes on. The first one after such a pause does not wait.
+const PAUSE: Duration = Duration::from_millis(5);
 
-/// A body whose pieces that are there at the same time come as one.
+/// A body whose small pieces that come at about the same time come as one.
 pub(super) struct Joined<B: Body<Data = Bytes>> {
     body: B,
     /// What has come and was not given yet.
@@ -23,7 +25,10 @@ pub(super) struct Joined<B: Body<Data = Bytes>> {
     /// What came after that.
     next: Option<Result<Frame<Bytes>, B::Error>>,
     is_over: bool,
-    waits: u8,
+    /// When the next small piece may go.
+    ready_at: Option<Instant>,
+    /// Until then, where something waits for it.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B: Body<Data = Bytes>> Joined<B> {
@@ -33,16 +38,36 @@ impl<B: Body<Data = Bytes>> Joined<B> {
             joined: Vec::new(),
             next: None,
             is_over: false,
-            waits: 0,
+            ready_at: None,
+            pause: None,
         }
     }
 
     fn take_joined(&mut self) -> Option<Result<Frame<Bytes>, B::Error>> {
-        self.waits = 0;
         if self.joined.is_empty() {
             return self.next.take();
         }
+        if self.joined.len() < SMALL_BYTES {
+            self.ready_at = Some(Instant::now() + PAUSE);
+        }
         Some(Ok(Frame::data(std::mem::take(&mut self.joined).into())))
+    }
+
+    /// Whether what is joined so far is small, and the last small piece went just now.
+    fn is_pausing(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(ready_at) = self.ready_at else {
+            return false;
+        };
+        if self.joined.len() >= SMALL_BYTES || ready_at <= Instant::now() {
+            return false;
+        }
+        let pause = self
+            .pause
+            .get_or_insert_with(|| Box::pin(sleep_until(ready_at)));
+        if pause.deadline() != ready_at {
+            pause.as_mut().reset(ready_at);
+        }
+        pause.as_mut().poll(context).is_pending()
     }
 }
 
@@ -66,16 +91,12 @@ where
                     match data {
                         Some(data) if this.joined.len() + data.len() <= JOINED_BYTES => {
                             this.joined.extend_from_slice(data);
-                            this.waits = 0;
                         }
                         _ => this.next = Some(frame),
                     }
                 }
                 Poll::Ready(None) => this.is_over = true,
-                Poll::Pending if this.joined.is_empty() => return Poll::Pending,
-                Poll::Pending if this.waits < WAITS => {
-                    this.waits += 1;
-                    context.waker().wake_by_ref();
+                Poll::Pending if this.joined.is_empty() || this.is_pausing(context) => {
                     return Poll::Pending;
                 }
                 Poll::Pending => break,
@@ -126,16 +147,36 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_that_come_one_by_one_are_joined_too() {
+        const PIECES: usize = 1000;
         let frames = stream::unfold(0, async |count: usize| {
             // As from another task: not there at the first look.
             tokio::task::yield_now().await;
             let frame = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x")));
-            (count < 1000).then_some((frame, count + 1))
+            (count < PIECES).then_some((frame, count + 1))
         });
+        let began = Instant::now();
         let mut body = Joined::new(StreamBody::new(Box::pin(frames)));
-        let frame = body.frame().await.unwrap().unwrap();
-        assert_eq!(frame.data_ref().map(Bytes::len), Some(1000));
-        assert!(body.frame().await.is_none());
+        let mut lengths = Vec::new();
+        while let Some(frame) = body.frame().await {
+            lengths.push(frame.unwrap().into_data().unwrap().len());
+        }
+        assert_eq!(lengths.iter().sum::<usize>(), PIECES);
+        // The first one and the last one did not wait.
+        let small = lengths.iter().filter(|length| **length < SMALL_BYTES);
+        let pauses = began.elapsed().as_nanos() / PAUSE.as_nanos();
+        assert!(small.count() as u128 <= 2 + pauses, "{lengths:?}");
+    }
+
+    #[tokio::test]
+    async fn a_small_piece_of_a_body_that_goes_on_comes_before_its_end() {
+        let (sender, pieces) = futures::channel::mpsc::unbounded();
+        let mut body = Joined::new(StreamBody::new(pieces));
+        for piece in ["a", "b", "c"] {
+            let frame = Ok::<_, Infallible>(Frame::data(Bytes::from_static(piece.as_bytes())));
+            sender.unbounded_send(frame).unwrap();
+            let frame = body.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), piece);
+        }
     }
 
     #[tokio::test]
