@@ -14,7 +14,8 @@
 //! wasm        bounds of modules' memories
 //! positions   from emitted code to what the user wrote
 //! ffi         all unsafe code, with ffi_crash: marks the thread that crashes, ffi_interrupt: hands its work over,
-//!             ffi_schedule: what the kernel's scheduler is told, and ffi_tables: gives empty tables of V8 back
+//!             ffi_schedule: what the kernel's scheduler is told, ffi_tables: gives empty tables of V8 back, and
+//!             ffi_allocator: Rust's memory
 //! ```
 //!
 //! There is one entry model: every isolate is shared (`v8::SharedIsolate`) and entered through its lock by whoever owns
@@ -23,6 +24,7 @@
 mod code;
 pub mod compile;
 pub mod ffi;
+pub mod ffi_allocator;
 mod ffi_crash;
 mod ffi_interrupt;
 pub mod ffi_schedule;
