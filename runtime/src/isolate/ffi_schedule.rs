@@ -7,6 +7,7 @@
 //! Unsafe code: one system call that the C library has no function for.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::time::Duration;
 
 /// Slice of a thread that serves: near the least that the kernel takes (0.1 ms).
@@ -30,8 +31,11 @@ struct SchedAttr {
 }
 
 /// Sets the slice of this thread; threads that it makes later have the same. Older kernels ignore it, and a kernel or a
-/// container that refuses it leaves it as it was: only latencies are longer then.
+/// container that refuses it leaves it as it was: only latencies are longer then. One that stands back keeps its own.
 pub fn set_slice(slice: Duration) {
+    if IS_BACK.get() {
+        return;
+    }
     // SAFETY: asks for the priority of this thread; no memory is passed.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     set(slice, nice);
@@ -48,9 +52,15 @@ pub fn with_slice<R>(slice: Duration, act: impl FnOnce() -> R) -> R {
 /// Priority ("nice") of a thread that nobody waits for.
 const STANDS_BACK: i32 = 10;
 
+thread_local! {
+    /// Whether this thread stands back.
+    static IS_BACK: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Has this thread stand back, for the rest of its life: those that serve take the core from it at once, and beside them it gets
 /// little.
 pub fn stand_back() {
+    IS_BACK.set(true);
     if !set(STARTING, STANDS_BACK) {
         tracing::warn!("failed to lower the priority of a thread: requests may wait for it");
     }
@@ -96,17 +106,42 @@ mod tests {
         assert_eq!(told.join().unwrap(), mine);
     }
 
+    /// The slice of this thread in nanoseconds; older kernels say nothing.
+    fn slice() -> u64 {
+        let size = size_of::<SchedAttr>();
+        let mut told = std::mem::MaybeUninit::<SchedAttr>::zeroed();
+        // SAFETY: 0 is this thread; the kernel writes `size` bytes at most, which `told` has; every value is a `SchedAttr`.
+        unsafe {
+            libc::syscall(libc::SYS_sched_getattr, 0, told.as_mut_ptr(), size, 0);
+            told.assume_init().runtime
+        }
+    }
+
     #[test]
-    fn a_thread_that_stands_back_has_a_lower_priority_and_keeps_it() {
+    fn a_thread_that_stands_back_keeps_its_priority_and_its_slice() {
         let told = std::thread::spawn(|| {
             stand_back();
-            let before = schedule();
+            let before = (schedule(), slice());
+            with_slice(COMPUTING, || ());
             set_slice(SERVING);
-            (before, schedule())
+            (before, (schedule(), slice()))
         });
         let (before, after) = told.join().unwrap();
-        assert_eq!(before[1], i64::from(STANDS_BACK));
+        assert_eq!(before.0[1], i64::from(STANDS_BACK));
         assert_eq!(after, before);
         assert_eq!(schedule()[1], 0);
+    }
+
+    #[test]
+    fn a_slice_lasts_as_long_as_what_it_is_for() {
+        let told = std::thread::spawn(|| {
+            set_slice(SERVING);
+            let before = slice();
+            let within = with_slice(COMPUTING, slice);
+            (before, within, slice())
+        });
+        let (before, within, after) = told.join().unwrap();
+        assert_eq!(after, before);
+        assert_eq!(within == before, before == 0, "{before} then {within}");
     }
 }
