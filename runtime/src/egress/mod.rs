@@ -24,7 +24,7 @@ use policy::Refusal;
 /// Bytes of one body that may wait between worker and agent without being read.
 pub const STREAM_WINDOW_BYTES: u32 = 16 << 10;
 /// The same for all bodies on one connection. It bounds the memory of small pieces too: h2 ends a connection on which the
-/// frames that wait, or that came for bodies which were given up, fall short of [`SMALL_BYTES`] each by more than half of this.
+/// frames that wait, or that came for bodies which were given up, fall short of `SMALL_BYTES` each by more than half of this.
 pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 // Bodies that nobody reads keep back no others, and one of them may be in pieces of a byte.
 const _: () = assert!(
