@@ -161,7 +161,7 @@ async fn http2_with_prior_knowledge_has_many_requests_under_way() {
     let worker = worker()
         .with(Function::meeting("meet", 100))
         // On one instance: a second one would have some of them wait for ever.
-        .argument("--threads=1")
+        .one_instance_each()
         .start()
         .await;
     let stream = TcpStream::connect(worker.address).await.unwrap();
@@ -248,7 +248,7 @@ async fn an_upload_that_nobody_reads_is_held_back() {
             }),
         )
         // On one instance, which has the gate.
-        .argument("--threads=1")
+        .one_instance_each()
         .start()
         .await;
     let mut raw = Raw::connect(&worker).await;

@@ -209,7 +209,7 @@ async fn an_unhandled_rejection_is_logged_and_nothing_else() {
              } }",
         )
         // On one instance, which counts.
-        .argument("--threads=1")
+        .one_instance_each()
         .start()
         .await;
     assert_eq!(worker.get("reject", "/").await.text().await, "1");

@@ -57,8 +57,7 @@ fn holding(
 async fn a_start_without_room_waits_until_the_coldest_have_gone() {
     let worker = worker()
         .argument("--max-instances=32")
-        // One instance for each, however slow the machine.
-        .argument("--threads=1")
+        .one_instance_each()
         .start()
         .await;
     for index in 0..100 {
@@ -191,8 +190,7 @@ async fn instances_with_requests_under_way_stay() {
     } }";
     let worker = worker()
         .argument("--max-instances=32")
-        // One instance for each, however slow the machine.
-        .argument("--threads=1")
+        .one_instance_each()
         .function("waiting", source)
         .start()
         .await;
@@ -287,8 +285,7 @@ async fn an_idle_instance_gives_back_what_it_used() {
     } }";
     let worker = worker()
         .function("large", source)
-        // One instance, however slow the machine.
-        .argument("--threads=1")
+        .one_instance_each()
         .start()
         .await;
     assert_eq!(worker.get("large", "/").await.text().await, "40");
@@ -308,8 +305,7 @@ async fn an_instance_that_has_grown_gives_it_back_in_its_first_pause() {
         for (let i = 0; i < 3; i++) new Array(1 << 17).fill(i + 0.5);
         return new Response('ok');
     } }";
-    // One instance for each, however slow the machine.
-    let worker = worker().argument("--threads=1").start().await;
+    let worker = worker().one_instance_each().start().await;
     let names: Vec<String> = (0..FUNCTIONS).map(|index| format!("f{index}")).collect();
     for name in &names {
         worker.put(&Function::new(name, source)).await.unwrap();
@@ -338,8 +334,7 @@ async fn idle_instances_take_little_memory() {
     const MOST_BYTES: usize = 720_000;
     /// A page of a heap.
     const PAGE_BYTES: usize = 256 << 10;
-    // One instance for each, however slow the machine.
-    let worker = worker().argument("--threads=1").start().await;
+    let worker = worker().one_instance_each().start().await;
     for index in 0..=MORE {
         let function = Function::new(&format!("f{index}"), COUNTER);
         worker.put(&function).await.unwrap();

@@ -271,7 +271,7 @@ async fn a_client_that_hangs_up_aborts_the_signal() {
              } }",
         )
         // On one instance, which knows what it did.
-        .argument("--threads=1")
+        .one_instance_each()
         .start()
         .await;
     let becomes = async |wanted: &str| {

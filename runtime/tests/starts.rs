@@ -22,8 +22,7 @@ async fn a_first_request_gets_an_isolate_of_the_pool_which_is_then_filled_again(
             "hello",
             "export default { fetch() { return new Response('hello') } }",
         )
-        // One instance for each, however slow the machine.
-        .argument("--threads=1")
+        .one_instance_each()
         .start()
         .await;
     pool_is_filled(&worker).await;

@@ -49,6 +49,7 @@ impl<B: Body<Data = Bytes>> Joined<B> {
         }
         if self.joined.len() < SMALL_BYTES {
             self.ready_at = Some(Instant::now() + PAUSE);
+            self.pause = None;
         }
         Some(Ok(Frame::data(std::mem::take(&mut self.joined).into())))
     }
@@ -61,12 +62,8 @@ impl<B: Body<Data = Bytes>> Joined<B> {
         if self.joined.len() >= SMALL_BYTES || ready_at <= Instant::now() {
             return false;
         }
-        let pause = self
-            .pause
-            .get_or_insert_with(|| Box::pin(sleep_until(ready_at)));
-        if pause.deadline() != ready_at {
-            pause.as_mut().reset(ready_at);
-        }
+        let pause = || Box::pin(sleep_until(ready_at));
+        let pause = self.pause.get_or_insert_with(pause);
         pause.as_mut().poll(context).is_pending()
     }
 }

@@ -108,6 +108,12 @@ impl Builder {
         self
     }
 
+    /// Each Function has one instance at most, however slow the machine: for tests that look at what one of them keeps. Else an
+    /// event of more than a millisecond gives it another.
+    pub fn one_instance_each(self) -> Self {
+        self.argument("--threads=1")
+    }
+
     pub fn log_filter(mut self, filter: &'static str) -> Self {
         self.filter = filter;
         self

@@ -15,10 +15,12 @@ kill_process() {
 
 # serves_again WHAT URL: and how long after now
 serves_again() {
-  local start took; start=$(now_ms)
-  until [ "$(get --max-time 1 "$2" 2>/dev/null)" = steady ] || [ $(($(now_ms) - start)) -gt 60000 ]; do :; done
-  took=$(($(now_ms) - start))
-  if [ $took -le 60000 ]; then ok "$1"; note "after $took ms"; else bad "$1" "not within a minute"; fi
+  local start; start=$(now_ms)
+  until [ "$(get --max-time 1 "$2" 2>/dev/null)" = steady ]; do
+    [ $(($(now_ms) - start)) -lt 60000 ] || { bad "$1" "not within a minute"; return 1; }
+  done
+  ok "$1"
+  note "after $(($(now_ms) - start)) ms"
 }
 
 worker_killed() {
