@@ -84,14 +84,18 @@ async fn every_thread_is_locked_down() {
 
 #[tokio::test]
 async fn the_breadcrumb_names_what_runs() {
+    let code = "export default { fetch(request) {
+      if (request.url.endsWith('/ready')) return new Response('yes');
+      for (;;) {}
+    } }";
     let mut worker = worker()
-        .with(
-            Function::new("hog", "export default { fetch() { for (;;) {} } }")
-                .limits(|limits| limits.cpu_ms = 3000),
-        )
+        .one_instance_each()
+        .with(Function::new("hog", code).limits(|limits| limits.cpu_ms = 60_000))
         .start()
         .await;
-    assert_eq!(worker.breadcrumb(), Vec::<String>::new());
+    // A start is named too, and names nothing between its end and the first request.
+    assert_eq!(worker.get("hog", "/ready").await.text().await, "yes");
+    eventually("nothing is named", async || worker.breadcrumb().is_empty()).await;
     let hog = tokio::spawn(worker.request("hog", "/").try_send());
     eventually("the hog is named", async || {
         worker.breadcrumb() == ["uid-default-hog"]
