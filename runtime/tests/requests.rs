@@ -244,7 +244,11 @@ async fn a_slow_reader_holds_the_writer_back() {
 
 #[tokio::test]
 async fn requests_that_wait_interleave() {
-    let worker = worker().with(Function::meeting("meet", 2)).start().await;
+    let worker = worker()
+        .one_instance_each()
+        .with(Function::meeting("meet", 2))
+        .start()
+        .await;
     let ask = |text: &'static str| worker.request("meet", "/").method("POST").body(text).send();
     let (one, two) = tokio::join!(ask("one"), ask("two"));
     assert_eq!(one.text().await, "one");

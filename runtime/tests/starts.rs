@@ -4,6 +4,7 @@
 mod harness;
 
 use std::collections::HashSet;
+use std::process::Command;
 
 use harness::{Function, Worker, compile, eventually, metric, worker};
 use isolet_runtime::control::{Loaded, SentCode, Start, Starts};
@@ -274,4 +275,22 @@ async fn what_is_compiled_to_be_kept_never_runs_and_bad_bundles_are_refused() {
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(output.stdout.is_empty() && text.contains(problem), "{text}");
     }
+}
+
+#[test]
+fn a_snapshot_follows_from_its_seed() {
+    let made = |seed: u64| {
+        let made = Command::new(env!("CARGO_BIN_EXE_isolet"))
+            .args(["snapshot", &format!("--seed={seed}")])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{seed}");
+        assert_eq!(String::from_utf8_lossy(&made.stderr), "", "{seed}");
+        made.stdout
+    };
+    // V8 has its own idea of the largest number.
+    for seed in [0, 7, 1 << 63, u64::MAX] {
+        assert!(made(seed) == made(seed), "{seed}");
+    }
+    assert!(made(7) != made(u64::MAX));
 }

@@ -26,7 +26,7 @@ use tracing_subscriber::EnvFilter;
 use crate::pods::RuntimePod;
 
 /// Longest wait for a condition.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An operator sees every Function of the API server, so worlds come one after the other.
 static ONE_WORLD: Mutex<()> = Mutex::const_new(());

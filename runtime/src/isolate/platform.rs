@@ -36,8 +36,8 @@ pub fn initialize(helper_threads: u32) {
 /// Before `initialize`, for the process that makes the snapshot: what V8 draws by chance, such as the seed of its hash tables,
 /// which every isolate made from the snapshot has too, follows from this number.
 pub(super) fn seed(seed: u64) {
-    // 0 means random.
-    let (hash, random) = (seed | 1, (seed >> 33) | 1);
+    // 0 means random; V8 refuses what has the highest bit, and all flags after it.
+    let (hash, random) = ((seed >> 1) | 1, (seed >> 33) | 1);
     v8::V8::set_flags_from_string(&format!("--hash-seed={hash} --random-seed={random}"));
 }
 
