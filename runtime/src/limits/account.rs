@@ -14,6 +14,8 @@ const HALF_LIFE: Duration = Duration::from_secs(1);
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// Mean CPU time of an entry from which a Function computes for long: to move it to another thread costs a tenth of that.
 const LONG: f64 = 0.001;
+/// The same from which others on its thread would notice that they wait for it, in seconds.
+const NOTABLE: f64 = 0.000_05;
 /// Weight of the last entry in the mean.
 const LAST: f64 = 0.25;
 
@@ -30,6 +32,17 @@ struct Used {
     at: Instant,
     /// Mean of the last few entries, in seconds.
     an_entry: f64,
+}
+
+/// How long entries of a Function are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Nobody notices.
+    Brief,
+    /// 50 us or more.
+    Notable,
+    /// A millisecond or more.
+    Long,
 }
 
 /// The accounts of all Functions that have a revision.
@@ -81,9 +94,13 @@ impl Account {
         used.book(rest, now);
     }
 
-    /// Whether an entry of this Function is likely to compute for long.
-    pub fn computes_long(&self) -> bool {
-        self.lock().an_entry >= LONG
+    /// How long an entry of this Function is likely to compute.
+    pub fn pace(&self) -> Pace {
+        match self.lock().an_entry {
+            LONG.. => Pace::Long,
+            NOTABLE.. => Pace::Notable,
+            _ => Pace::Brief,
+        }
     }
 
     /// CPU time used lately, in seconds; what is long ago counts little.
@@ -139,13 +156,21 @@ mod tests {
             name: "f".into(),
             uid: "u".into(),
         });
-        assert!(!account.computes_long());
+        assert_eq!(account.pace(), Pace::Brief);
         let entry_over = |time: Duration| account.entry_over(time, time, Instant::now());
         entry_over(Duration::from_millis(50));
-        assert!(account.computes_long());
-        for _ in 0..20 {
+        assert_eq!(account.pace(), Pace::Long);
+        for _ in 0..8 {
             entry_over(Duration::from_micros(10));
         }
-        assert!(!account.computes_long());
+        assert_eq!(account.pace(), Pace::Long);
+        for _ in 0..8 {
+            entry_over(Duration::from_micros(10));
+        }
+        assert_eq!(account.pace(), Pace::Notable);
+        for _ in 0..8 {
+            entry_over(Duration::from_micros(10));
+        }
+        assert_eq!(account.pace(), Pace::Brief);
     }
 }

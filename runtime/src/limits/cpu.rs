@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::account::Account;
+use super::account::{Account, Pace};
 use super::monitor::{MONITOR, Registration, Running, Slot, lock};
 use super::stopwatch::Stopwatch;
 use super::turns::Turn;
 use crate::isolate::{Interrupter, ffi_schedule};
+use crate::server::outbox;
 
 pub use super::monitor::{STUCK_EXIT_STATUS, Stuck, extra_threads, start_monitor};
 
@@ -159,10 +160,13 @@ impl Drop for CpuGuard {
 /// Runs an entry of a Function: where it is likely to compute for long, another thread takes over at once what this one had
 /// to do, not only when the monitor has noticed; and threads that serve take the core from it from its first microsecond.
 pub fn aside<R>(account: &Account, run: impl FnOnce() -> R) -> R {
-    if account.computes_long() {
-        hand_over(|| ffi_schedule::with_slice(ffi_schedule::COMPUTING, run))
-    } else {
-        run()
+    match account.pace() {
+        Pace::Brief => run(),
+        Pace::Notable => {
+            outbox::send();
+            run()
+        }
+        Pace::Long => hand_over(|| ffi_schedule::with_slice(ffi_schedule::COMPUTING, run)),
     }
 }
 
@@ -262,6 +266,7 @@ pub(crate) fn out_of_memory() -> ! {
 pub(crate) fn hand_over<R>(wait: impl FnOnce() -> R) -> R {
     match Handle::try_current() {
         Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            outbox::leave();
             tokio::task::block_in_place(|| {
                 until_taken_over(&runtime);
                 wait()

@@ -34,6 +34,7 @@ use crate::limits::heap::HeapBudget;
 use crate::limits::memory::Usage;
 use crate::limits::wall_clock::WallClock;
 use crate::server::error::RequestError;
+use crate::server::outbox;
 use crate::web::RequestHead;
 use crate::web::host::{
     Completion, CompletionId, ConsoleLevel, HostError, InboundResponse, RequestId, StreamId,
@@ -260,6 +261,7 @@ impl Cell {
                 }
             }
         };
+        outbox::send_if_due(now);
         let Some((request, entry, expired)) = self.prepare(event, now) else {
             return Some(instance);
         };

@@ -20,8 +20,9 @@ use super::{Services, lock};
 use crate::control::{LoadError, Start};
 use crate::isolate::ffi_schedule::{COMPUTING, STARTING, with_slice};
 use crate::isolate::{Blank, Blueprint, Uncaught};
-use crate::limits::account::Account;
+use crate::limits::account::{Account, Pace};
 use crate::server::error::RequestError;
+use crate::server::outbox;
 use crate::web::host::{ConsoleLevel, Exception};
 use crate::worker::metrics::FunctionMetrics;
 
@@ -170,11 +171,12 @@ impl Revision {
         reservation: Reservation,
     ) -> Result<Arc<Cell>, LoadError> {
         let blank = self.services.pool.take(self.memory_bytes());
-        if self.account.computes_long() {
+        if self.account.pace() == Pace::Long {
             // It is started anew each time that it is ended: others shall not wait for that.
             return self.start(blank, reservation, COMPUTING).await;
         }
         if self.is_quick.load(Ordering::Relaxed) {
+            outbox::send();
             return Cell::start(self, blank, reservation);
         }
         self.start(blank, reservation, STARTING).await

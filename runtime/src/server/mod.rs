@@ -6,6 +6,7 @@
 pub mod body;
 pub mod error;
 mod exchange;
+pub mod outbox;
 mod socket;
 
 use std::convert::Infallible;

@@ -12,21 +12,21 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::Exchanges;
+use super::outbox::Outgoing;
 
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// A head and a body that are smaller together are written as one piece: to copy them costs less than to write two.
-const SMALL_ANSWER_BYTES: usize = 1024;
-
 /// How often a socket that nobody reads is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A client's socket. Reads and writes fail with `TimedOut` once a limit is over.
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: OwnedReadHalf,
+    outgoing: Arc<Outgoing>,
     protocol: Protocol,
     exchanges: Arc<Exchanges>,
     /// How long the head of a request may take.
@@ -66,8 +66,10 @@ impl Socket {
         head_timeout: Duration,
         stall_timeout: Duration,
     ) -> Self {
+        let (stream, outgoing) = stream.into_split();
         Self {
             stream,
+            outgoing: Outgoing::new(outgoing),
             protocol: Protocol::Unknown(0),
             exchanges,
             head_timeout,
@@ -202,7 +204,7 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let written = self.outgoing.poll_write(context, &[IoSlice::new(bytes)]);
         self.watch(context, written)
     }
 
@@ -211,31 +213,22 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-        if bytes <= SMALL_ANSWER_BYTES {
-            let mut joined = [0; SMALL_ANSWER_BYTES];
-            let mut end = 0;
-            for slice in slices {
-                joined[end..end + slice.len()].copy_from_slice(slice);
-                end += slice.len();
-            }
-            return self.poll_write(context, &joined[..end]);
-        }
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let written = self.outgoing.poll_write(context, slices);
         self.watch(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.look(context)?;
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = self.outgoing.poll_flush(context);
+        self.watch(context, flushed)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outgoing.poll_shutdown(context)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::control::{
     STARTS_PATH,
 };
 use crate::scheduler::{Functions, Offer};
+use crate::server::outbox;
 
 /// A bundle, as many secrets, and code.
 const MAX_PUT_BYTES: usize = 2 * MAX_COMPRESSED_BYTES + MAX_CODE_BYTES;
@@ -48,6 +49,8 @@ async fn answer(
     opened: &CancellationToken,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
+    // Metrics of many Functions take a millisecond.
+    outbox::send();
     let path = request.uri().path().to_owned();
     let uid = path
         .strip_prefix("/functions/")
@@ -90,6 +93,8 @@ async fn put(
         .await
         .map_err(|_| refuse("the bundle did not arrive whole"))?
         .to_bytes();
+    // To decode it may take milliseconds.
+    outbox::send();
     let (body, code) = body
         .len()
         .checked_sub(code_bytes.unwrap_or(0))

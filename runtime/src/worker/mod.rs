@@ -34,6 +34,7 @@ use crate::limits::files;
 use crate::limits::memory::{self, Capacity};
 use crate::scheduler::{Egress, Functions, Gate, Services};
 use crate::server::ClientLimits;
+use crate::server::outbox;
 
 /// Time that requests get to finish in a worker that has no way out any more.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
@@ -133,6 +134,7 @@ fn boot(args: &WorkerArgs) -> Result<ExitCode, WorkerError> {
         .thread_name("worker")
         // One that computes has others made to take over from it, which would have its slice.
         .on_thread_start(|| ffi_schedule::set_slice(ffi_schedule::SERVING))
+        .on_thread_park(outbox::rest)
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(async {
