@@ -29,9 +29,9 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
              tenth to wake wrk, which hyper and Deno keep so busy that it need not be woken. The rest is 3.2 us where \
              hyper takes 1.5: V8's lock and context 0.4 of it, JavaScript and its operations 0.6, routing 0.2, metering \
              0.2, seven looks at the clock 0.2, the rest spread over many small places. Seven times workerd is more than \
-             hyper reaches without any JavaScript. To write the answers of a round together, once all that was ready had \
-             run, gave 20 to 24 % with these 32 connections on one core, took 2 to 5 % with two cores, and 35 % with two \
-             connections there: left out."
+             hyper reaches without any JavaScript. This profile is of before answers of a round were sent \
+             together (server/outbox.rs), which gave a quarter to a third more with these 32 connections on another, \
+             slower machine."
         }
         "tenants" => {
             "Each request finds another isolate, which no cache holds: a hello, followed instruction by instruction, \
