@@ -13,6 +13,7 @@ use super::cpu::Ended;
 use super::stopwatch::{Anchor, Stopwatch};
 use super::turns::Turns;
 use crate::isolate::{Interrupter, ThreadClock};
+use crate::server::outbox::{Round, this_round};
 
 /// Time between two looks while an entry runs.
 const TICK: Duration = Duration::from_micros(500);
@@ -51,6 +52,8 @@ pub(super) struct Slot {
     pub(super) index: usize,
     pub(super) clock: ThreadClock,
     pub(super) entry: Mutex<Option<Running>>,
+    /// Answers that the thread has made and not sent: it may be held up for long.
+    round: Arc<Round>,
 }
 
 /// One entry.
@@ -152,6 +155,7 @@ impl Registration {
             index,
             clock,
             entry: Mutex::new(None),
+            round: this_round(),
         });
         slots.push(Arc::clone(&slot));
         Self {
@@ -232,7 +236,11 @@ impl Monitor {
                 idle_ticks = 0;
                 let others_wait = self.turns.has_parked();
                 for slot in lock(&self.slots).iter() {
-                    match slot.check(now, others_wait) {
+                    let seen = slot.check(now, others_wait);
+                    if seen != Seen::Nothing {
+                        slot.round.send_if_due(now.into());
+                    }
+                    match seen {
                         Seen::Nothing => {}
                         Seen::Running => tick = TICK,
                         Seen::Stuck if exit_at.is_none() => {

@@ -5,12 +5,12 @@
 //! ```text
 //! a connection's task: writes a small piece -> its Outgoing -> this thread's round
 //! the thread: has run all ready tasks, or is about to run what may take long, or has waited for long enough -> sends the round
+//! the monitor: finds the thread inside JavaScript -> sends the round that has waited for long enough
 //! ```
 //!
 //! With few clients an answer sooner is the next request sooner: a round is gathered if the one before it was large. A thread
 //! that is no worker of the runtime, or has handed over what it had to do, has no round: its pieces are sent at once.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,14 +33,18 @@ const ROUND: usize = 32;
 const LONGEST: Duration = Duration::from_micros(100);
 
 thread_local! {
-    static THIS: RefCell<Round> = const { RefCell::new(Round::CLOSED) };
+    static THIS: Arc<Round> = Arc::default();
 }
 
-/// What connections wrote on this thread and was not sent yet.
-struct Round {
+/// What connections wrote on one thread and was not sent yet.
+#[derive(Debug, Default)]
+pub struct Round(Mutex<Gathered>);
+
+#[derive(Debug, Default)]
+struct Gathered {
     /// The thread will say when it has nothing more to do.
     is_open: bool,
-    /// The last one was large, so this one is likely to be.
+    /// The last round was large, so this one is likely to be.
     is_gathering: bool,
     /// Small pieces written in this one, sent or not.
     pieces: usize,
@@ -50,53 +54,83 @@ struct Round {
     outgoing: Vec<Arc<Outgoing>>,
 }
 
-impl Round {
-    const CLOSED: Self = Self {
-        is_open: false,
-        is_gathering: false,
-        pieces: 0,
-        began: None,
-        outgoing: Vec::new(),
-    };
+/// The round of this thread, for another that sends it where this one is held up.
+pub fn this_round() -> Arc<Round> {
+    THIS.with(Arc::clone)
 }
 
 /// Sends this thread's round: what comes next may take long.
 pub fn send() {
-    let (mut outgoing, is_open) = THIS.with_borrow_mut(|round| {
-        round.began = None;
-        (std::mem::take(&mut round.outgoing), round.is_open)
-    });
-    for one in outgoing.drain(..) {
-        one.send();
-    }
-    if is_open {
-        // Its memory is of use for the next one.
-        THIS.with_borrow_mut(|round| round.outgoing = outgoing);
-    }
+    THIS.with(|round| round.send());
 }
 
 /// Sends this thread's round if it has waited for long enough.
 pub fn send_if_due(now: Instant) {
-    let is_due = |began: Instant| now.saturating_duration_since(began) >= LONGEST;
-    if THIS.with_borrow(|round| round.began.is_some_and(is_due)) {
-        send();
-    }
+    THIS.with(|round| round.send_if_due(now));
 }
 
 /// The thread has run all tasks that were ready, and will say so again: the end of a round, and the begin of the next.
 pub fn rest() {
-    send();
-    THIS.with_borrow_mut(|round| {
-        round.is_open = true;
-        round.is_gathering = round.pieces >= MANY;
-        round.pieces = 0;
+    THIS.with(|round| {
+        round.send();
+        let mut gathered = round.gathered();
+        gathered.is_open = true;
+        gathered.is_gathering = gathered.pieces >= MANY;
+        gathered.pieces = 0;
     });
 }
 
 /// The thread may not come to [`rest`] again: the end of its last round.
 pub fn leave() {
-    THIS.with_borrow_mut(|round| round.is_open = false);
-    send();
+    THIS.with(|round| {
+        round.gathered().is_open = false;
+        round.send();
+    });
+}
+
+impl Round {
+    /// Sends it if it has waited for long enough.
+    pub fn send_if_due(&self, now: Instant) {
+        let is_due = |began: Instant| now.saturating_duration_since(began) >= LONGEST;
+        let began = self.gathered().began;
+        if began.is_some_and(is_due) {
+            self.send();
+        }
+    }
+
+    fn send(&self) {
+        let mut gathered = self.gathered();
+        if gathered.outgoing.is_empty() {
+            return;
+        }
+        gathered.began = None;
+        let mut outgoing = std::mem::take(&mut gathered.outgoing);
+        drop(gathered);
+        for one in outgoing.drain(..) {
+            one.send();
+        }
+        // Its memory is of use for the next one, unless that has begun.
+        let mut gathered = self.gathered();
+        if gathered.outgoing.capacity() == 0 {
+            gathered.outgoing = outgoing;
+        }
+    }
+
+    /// A connection's pieces wait, if the thread gathers. None if not, else whether that was the last place.
+    fn join(&self, outgoing: &Arc<Outgoing>) -> Option<bool> {
+        let mut gathered = self.gathered();
+        gathered.pieces += 1;
+        if !gathered.is_open || !gathered.is_gathering {
+            return None;
+        }
+        gathered.began.get_or_insert_with(Instant::now);
+        gathered.outgoing.push(Arc::clone(outgoing));
+        Some(gathered.outgoing.len() >= ROUND)
+    }
+
+    fn gathered(&self) -> MutexGuard<'_, Gathered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A connection's side of the round.
@@ -175,16 +209,7 @@ impl Outgoing {
 
     /// Joins this thread's round, if it has one.
     fn join_round(self: &Arc<Self>) {
-        let is_full = THIS.with_borrow_mut(|round| {
-            round.pieces += 1;
-            if !round.is_open || !round.is_gathering {
-                return None;
-            }
-            round.began.get_or_insert_with(Instant::now);
-            round.outgoing.push(Arc::clone(self));
-            Some(round.outgoing.len() >= ROUND)
-        });
-        match is_full {
+        match THIS.with(|round| round.join(self)) {
             Some(false) => {}
             Some(true) => send(),
             None => self.send(),
@@ -352,6 +377,23 @@ mod tests {
         pair.comes(b"three").await;
         pair.write(b"on no round's thread").await;
         pair.comes(b"on no round's thread").await;
+    }
+
+    #[tokio::test]
+    async fn another_thread_sends_what_waits_where_this_one_is_held_up() {
+        gather().await;
+        let mut pair = Pair::new().await;
+        pair.write(b"waits").await;
+        let (round, soon) = (this_round(), Instant::now() + LONGEST);
+        std::thread::spawn(move || round.send_if_due(soon))
+            .join()
+            .unwrap();
+        pair.comes(b"waits").await;
+        // It may join again.
+        pair.write(b" again").await;
+        assert_eq!(pair.read(), None);
+        rest();
+        pair.comes(b" again").await;
     }
 
     #[tokio::test]
