@@ -42,9 +42,7 @@ pub struct Round(Mutex<Gathered>);
 
 #[derive(Debug, Default)]
 struct Gathered {
-    /// The thread will say when it has nothing more to do.
-    is_open: bool,
-    /// The last round was large, so this one is likely to be.
+    /// The last round was large, so this one is likely to be; and the thread will say when it has nothing more to do.
     is_gathering: bool,
     /// Small pieces written in this one, sent or not.
     pieces: usize,
@@ -74,7 +72,6 @@ pub fn rest() {
     THIS.with(|round| {
         round.send();
         let mut gathered = round.gathered();
-        gathered.is_open = true;
         gathered.is_gathering = gathered.pieces >= MANY;
         gathered.pieces = 0;
     });
@@ -83,7 +80,7 @@ pub fn rest() {
 /// The thread may not come to [`rest`] again: the end of its last round.
 pub fn leave() {
     THIS.with(|round| {
-        round.gathered().is_open = false;
+        round.gathered().is_gathering = false;
         round.send();
     });
 }
@@ -120,7 +117,7 @@ impl Round {
     fn join(&self, outgoing: &Arc<Outgoing>) -> Option<bool> {
         let mut gathered = self.gathered();
         gathered.pieces += 1;
-        if !gathered.is_open || !gathered.is_gathering {
+        if !gathered.is_gathering {
             return None;
         }
         gathered.began.get_or_insert_with(Instant::now);
