@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use harness::{Function, PATIENCE, Worker, eventually, full, worker};
+use harness::raw::{Raw, head};
+use harness::{Function, PATIENCE, eventually, full, worker};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::process::Signal;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const HELLO: &str = "export default { fetch() { return new Response('hello') } }";
@@ -24,94 +25,6 @@ const ECHO: &str = "export default { async fetch(request) {
   const { pathname } = new URL(request.url);
   return new Response(`${pathname} ${request.headers.get('x-trailer')} ${await request.text()}`);
 } }";
-
-/// A connection on which a test says every byte.
-struct Raw(BufReader<TcpStream>);
-
-/// What came back.
-#[derive(Debug, PartialEq, Eq)]
-struct Answer {
-    status: u16,
-    headers: String,
-    body: String,
-}
-
-impl Raw {
-    async fn connect(worker: &Worker) -> Self {
-        Self(BufReader::new(
-            TcpStream::connect(worker.address).await.unwrap(),
-        ))
-    }
-
-    async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.0.get_mut().write_all(bytes.as_ref()).await.unwrap();
-    }
-
-    /// The next answer, an interim one too; none if the connection ends instead.
-    async fn try_answer(&mut self) -> Option<Answer> {
-        tokio::time::timeout(PATIENCE, self.read())
-            .await
-            .expect("an answer in time")
-    }
-
-    async fn answer(&mut self) -> Answer {
-        self.try_answer().await.expect("an answer")
-    }
-
-    async fn read(&mut self) -> Option<Answer> {
-        let mut headers = String::new();
-        while !headers.ends_with("\r\n\r\n") {
-            if self.0.read_line(&mut headers).await.ok()? == 0 {
-                return None;
-            }
-        }
-        let headers = headers.to_lowercase();
-        let status = headers.split(' ').nth(1)?.parse().ok()?;
-        let length = headers
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-        let mut body = Vec::new();
-        if headers.contains("transfer-encoding: chunked") {
-            loop {
-                let mut line = String::new();
-                self.0.read_line(&mut line).await.ok()?;
-                let length = usize::from_str_radix(line.trim(), 16).ok()?;
-                let mut piece = vec![0; length + 2];
-                self.0.read_exact(&mut piece).await.ok()?;
-                body.extend_from_slice(&piece[..length]);
-                if length == 0 {
-                    break;
-                }
-            }
-        } else {
-            body = vec![0; length.unwrap_or(0)];
-            self.0.read_exact(&mut body).await.ok()?;
-        }
-        Some(Answer {
-            status,
-            headers,
-            body: String::from_utf8(body).unwrap(),
-        })
-    }
-
-    /// Waits until the server has closed the connection; what came before that.
-    async fn end(&mut self) -> Vec<u8> {
-        let mut rest = Vec::new();
-        let end = async {
-            // A reset is an end as well.
-            let _ = self.0.read_to_end(&mut rest).await;
-        };
-        tokio::time::timeout(PATIENCE, end)
-            .await
-            .expect("the connection ends");
-        rest
-    }
-}
-
-/// A request of the Function `name` in namespace `default`.
-fn head(method: &str, name: &str, path: &str, headers: &str) -> String {
-    format!("{method} /fn/default/{name}{path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n")
-}
 
 #[tokio::test]
 async fn requests_on_one_connection_are_answered_in_order() {

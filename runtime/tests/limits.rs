@@ -3,7 +3,9 @@
 
 mod harness;
 
-use harness::{Exchange, Function, Worker, eventually, worker};
+use std::time::Instant;
+
+use harness::{Exchange, Function, Worker, eventually, metric, worker};
 
 const NEIGHBOUR: &str = "export default { fetch() { return new Response('fine') } }";
 
@@ -68,6 +70,44 @@ async fn endless_work_ends_at_the_cpu_limit() {
         worker.log.line("CPULimitExceeded").await;
         all_is_well(&mut worker, "hostile").await;
     }
+}
+
+/// An instance in which a request was ended may be in the middle of something. But a Function that has all its requests
+/// ended may not have each of them start an instance.
+#[tokio::test]
+async fn an_instance_in_which_a_request_was_ended_is_replaced_once_a_second_at_most() {
+    let source = "let isSpoilt = false;
+        export default { fetch(request) {
+          if (request.url.endsWith('/state')) return new Response(`spoilt: ${isSpoilt}`);
+          isSpoilt = true;
+          for (;;) {}
+        } }";
+    let worker = worker()
+        .with(Function::new("hog", source).limits(|limits| limits.cpu_ms = 5))
+        .one_instance_each()
+        .start()
+        .await;
+    let loops = async || worker.get("hog", "/").await.error().await;
+    let state = async || worker.get("hog", "/state").await.text().await;
+    let ended = (503, "CPULimitExceeded".into());
+    assert_eq!(loops().await, ended);
+    assert_eq!(state().await, "spoilt: false");
+
+    let starts = metric(&worker, "isolet_starts_total").await;
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(loops().await, ended);
+    }
+    let starts = metric(&worker, "isolet_starts_total").await - starts;
+    let seconds = begun.elapsed().as_secs_f64();
+    assert!(
+        starts as f64 <= 2.0 + seconds,
+        "{starts} starts in {seconds} s"
+    );
+    eventually("the last one is replaced", async || {
+        state().await == "spoilt: false"
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -382,10 +382,16 @@ impl Cell {
             .metrics
             .used_cpu(&revision.metrics, outcome.cpu);
         revision.report_uncaught(outcome.uncaught);
+        // Before the callers know: what they ask next shall find another instance.
+        let is_over = matches!(outcome.end, End::HeapExceeded);
+        match outcome.end {
+            End::HeapExceeded => revision.retire(self),
+            End::CpuExhausted | End::TimedOut | End::GaveWay => revision.replace(self),
+            End::Done | End::Failed(_) => {}
+        }
         let mut late = Vec::new();
-        let mut dead = false;
         let mut state = lock(&self.state);
-        let mut retire = state.is_worn_out() || state.wasm_bytes > revision.limits().memory_bytes;
+        let is_worn = state.is_worn_out() || state.wasm_bytes > revision.limits().memory_bytes;
         state.use_cpu(request, outcome.cpu);
         match outcome.end {
             End::Done => {}
@@ -396,7 +402,6 @@ impl Cell {
             End::CpuExhausted => {
                 late.extend(state.fail(request, RequestError::CpuLimitExceeded.into()));
                 state.forget(request);
-                retire = true;
             }
             End::TimedOut => {
                 // An armed clock tells the caller, and the log.
@@ -404,20 +409,16 @@ impl Cell {
                 let failed = state.fail(request, RequestError::Timeout.into());
                 late.extend(failed.filter(|_| !is_told));
                 state.forget(request);
-                retire = true;
             }
             End::GaveWay => {
                 late.extend(state.fail(request, RequestError::TooBusy.into()));
                 state.forget(request);
-                retire = true;
             }
             End::HeapExceeded => {
                 for request in state.all_requests() {
                     late.extend(state.fail(request, RequestError::MemoryLimitExceeded.into()));
                     state.forget(request);
                 }
-                retire = true;
-                dead = true;
             }
         }
         let mut orphans = state.settle();
@@ -427,10 +428,10 @@ impl Cell {
         state.current = None;
         drop(state);
         late.iter().for_each(|late| revision.report(late));
-        if retire {
+        if is_worn {
             revision.retire(self);
         }
-        if dead {
+        if is_over {
             self.die(instance);
             return None;
         }

@@ -15,6 +15,7 @@
 mod client;
 mod function;
 mod log;
+pub mod raw;
 
 use std::convert::Infallible;
 use std::fs::File;
