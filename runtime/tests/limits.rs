@@ -94,6 +94,7 @@ async fn an_instance_in_which_a_request_was_ended_is_replaced_once_a_second_at_m
     assert_eq!(state().await, "spoilt: false");
 
     let starts = metric(&worker, "isolet_starts_total").await;
+    assert!(starts >= 2, "the first one and the one that replaced it");
     let begun = Instant::now();
     for _ in 0..20 {
         assert_eq!(loops().await, ended);
@@ -108,6 +109,23 @@ async fn an_instance_in_which_a_request_was_ended_is_replaced_once_a_second_at_m
         state().await == "spoilt: false"
     })
     .await;
+}
+
+/// What V8 has compiled for one loop the next request may run as well.
+#[tokio::test]
+async fn a_loop_ends_in_code_of_each_tier() {
+    let loops = "await null; for (let kept; ; ) kept = new Array(1000).fill(kept?.length);";
+    let mut worker = worker()
+        .function("neighbour", NEIGHBOUR)
+        .with(hostile(loops).limits(|limits| limits.cpu_ms = 50))
+        .one_instance_each()
+        .start()
+        .await;
+    for _ in 0..100 {
+        let error = worker.get("hostile", "/").await.error().await;
+        assert_eq!(error, (503, "CPULimitExceeded".into()));
+    }
+    all_is_well(&mut worker, "hostile").await;
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ impl CpuGuard {
                 monitor.turns.release();
             }
         }
-        let ended = running.ended.map(|(ended, _)| ended);
+        let ended = running.ended;
         CpuUse {
             time: used,
             exhausted: ended.is_some(),
@@ -244,10 +244,8 @@ pub(crate) fn collecting(begins: bool) {
         if let Some(slot) = slot.get().map(Registration::slot)
             && let Some(running) = lock(&slot.entry).as_mut()
         {
-            running.is_collecting = begins;
-            if let Some((_, at)) = running.ended.as_mut() {
-                *at = running.watch.used(slot.clock);
-            }
+            let used = running.watch.used(slot.clock);
+            running.collecting(begins, used);
         }
     });
 }

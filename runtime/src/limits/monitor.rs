@@ -80,10 +80,9 @@ pub(super) struct Running {
     is_asked: bool,
     /// How often it was asked to hand over.
     asked: usize,
-    /// Why it was terminated, and the CPU time it had used.
-    pub(super) ended: Option<(Ended, Duration)>,
-    /// V8 collects garbage.
-    pub(super) is_collecting: bool,
+    /// Why it was terminated.
+    pub(super) ended: Option<Ended>,
+    overdue: Overdue,
     ticks: u32,
 }
 
@@ -306,7 +305,7 @@ impl Running {
             is_asked: false,
             asked: 0,
             ended: None,
-            is_collecting: false,
+            overdue: Overdue::default(),
             ticks: 0,
         }
     }
@@ -336,19 +335,44 @@ impl Running {
         self.slice = used;
     }
 
-    /// CPU time after its termination that V8 may take to obey.
-    fn patience(&self) -> Duration {
-        if self.is_collecting {
-            STUCK_COLLECTING
-        } else {
-            STUCK
-        }
+    /// V8 begins to collect garbage, or is done with it.
+    pub(super) fn collecting(&mut self, begins: bool, used: Duration) {
+        self.overdue.collecting(begins, used);
     }
 
     pub(super) fn end(&mut self, why: Ended, used: Duration) {
         if self.ended.is_none() {
-            self.ended = Some((why, used));
+            self.ended = Some(why);
+            self.overdue.since = used;
             self.isolate.terminate();
+        }
+    }
+}
+
+/// How long V8 has not obeyed a termination, in CPU time. A collection of garbage obeys none, so it does not count, unless it
+/// takes far too long itself: a loop without checks may collect garbage all the time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Overdue {
+    /// CPU time at the termination, and that of the collections since then.
+    since: Duration,
+    /// CPU time at the begin of the collection that runs.
+    collecting: Option<Duration>,
+}
+
+impl Overdue {
+    fn collecting(&mut self, begins: bool, used: Duration) {
+        if begins {
+            self.collecting = Some(used);
+        } else if let Some(began) = self.collecting.take() {
+            // What of it was before the termination does not count either.
+            self.since += used.saturating_sub(began.max(self.since));
+        }
+    }
+
+    fn is_stuck(&self, used: Duration) -> bool {
+        match self.collecting {
+            Some(began) => used >= began.max(self.since) + STUCK_COLLECTING,
+            None => used >= self.since + STUCK,
         }
     }
 }
@@ -365,11 +389,11 @@ impl Slot {
         };
         let used = running.watch.used_at(cpu);
         running.ticks += 1;
-        if let Some((_, ended)) = running.ended {
-            return if used < ended + running.patience() {
-                Seen::Running
-            } else {
+        if running.ended.is_some() {
+            return if running.overdue.is_stuck(used) {
                 Seen::Stuck
+            } else {
+                Seen::Running
             };
         }
         if used >= running.budget {
@@ -397,4 +421,46 @@ impl Slot {
 /// No code panics while it holds one of these locks, so poison carries no news.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn milliseconds(number: u64) -> Duration {
+        Duration::from_millis(number)
+    }
+
+    #[test]
+    fn what_does_not_obey_is_stuck_whether_it_collects_garbage_or_not() {
+        let mut overdue = Overdue {
+            since: milliseconds(50),
+            ..Overdue::default()
+        };
+        assert!(!overdue.is_stuck(milliseconds(549)));
+        assert!(overdue.is_stuck(milliseconds(550)));
+        // One collection after the other, with a tenth of the time between them.
+        let mut used = milliseconds(50);
+        while !overdue.is_stuck(used) {
+            overdue.collecting(true, used);
+            used += milliseconds(9);
+            assert!(!overdue.is_stuck(used));
+            overdue.collecting(false, used);
+            used += milliseconds(1);
+        }
+        assert_eq!(used, milliseconds(50 + 5000));
+    }
+
+    #[test]
+    fn a_collection_may_take_seconds() {
+        let mut overdue = Overdue::default();
+        overdue.collecting(true, milliseconds(20));
+        // Terminated amid it.
+        overdue.since = milliseconds(50);
+        assert!(!overdue.is_stuck(milliseconds(10_049)));
+        assert!(overdue.is_stuck(milliseconds(10_050)));
+        overdue.collecting(false, milliseconds(3050));
+        assert!(!overdue.is_stuck(milliseconds(3549)));
+        assert!(overdue.is_stuck(milliseconds(3550)));
+    }
 }
