@@ -349,12 +349,13 @@ impl Running {
     }
 }
 
-/// How long V8 has not obeyed a termination, in CPU time. A collection of garbage obeys none, so it does not count, unless it
-/// takes far too long itself: a loop without checks may collect garbage all the time.
+/// How long V8 has not obeyed a termination, in CPU time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Overdue {
-    /// CPU time at the termination, and that of the collections since then.
+    /// CPU time at the termination.
     since: Duration,
+    /// CPU time at the end of the last collection of garbage, after which it is given time anew.
+    collected: Duration,
     /// CPU time at the begin of the collection that runs.
     collecting: Option<Duration>,
 }
@@ -363,16 +364,20 @@ impl Overdue {
     fn collecting(&mut self, begins: bool, used: Duration) {
         if begins {
             self.collecting = Some(used);
-        } else if let Some(began) = self.collecting.take() {
-            // What of it was before the termination does not count either.
-            self.since += used.saturating_sub(began.max(self.since));
+        } else {
+            self.collecting = None;
+            self.collected = used;
         }
     }
 
+    /// A loop that never obeys may collect garbage all the time: that helps it for a while only.
     fn is_stuck(&self, used: Duration) -> bool {
         match self.collecting {
             Some(began) => used >= began.max(self.since) + STUCK_COLLECTING,
-            None => used >= self.since + STUCK,
+            None => {
+                used >= self.since.max(self.collected) + STUCK
+                    || used >= self.since + STUCK_COLLECTING
+            }
         }
     }
 }
@@ -439,7 +444,7 @@ mod tests {
         };
         assert!(!overdue.is_stuck(milliseconds(549)));
         assert!(overdue.is_stuck(milliseconds(550)));
-        // One collection after the other, with a tenth of the time between them.
+        // One collection after the other.
         let mut used = milliseconds(50);
         while !overdue.is_stuck(used) {
             overdue.collecting(true, used);
@@ -448,7 +453,7 @@ mod tests {
             overdue.collecting(false, used);
             used += milliseconds(1);
         }
-        assert_eq!(used, milliseconds(50 + 5000));
+        assert_eq!(used, milliseconds(50 + 10_000));
     }
 
     #[test]
