@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use harness::raw::{Raw, head};
-use harness::{Function, PATIENCE, eventually, full, metric, worker};
+use harness::{Function, PATIENCE, eventually, full, worker};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -48,29 +48,6 @@ async fn requests_on_one_connection_are_answered_in_order() {
         .await;
     assert!(raw.answer().await.headers.contains("connection: close"));
     assert_eq!(raw.end().await, b"");
-}
-
-/// Where many clients keep a thread busy; few clients' answers leave at once.
-#[tokio::test]
-async fn answers_of_many_connections_are_sent_together() {
-    let worker = worker()
-        .function("echo", ECHO)
-        .argument("--threads=1")
-        .start()
-        .await;
-    let mut clients = Vec::new();
-    for number in 0..32 {
-        clients.push((Raw::connect(&worker).await, format!("/{number}")));
-    }
-    eventually("some are sent together", async || {
-        let asked = clients.iter_mut().map(async |(raw, path)| {
-            raw.send(head("GET", "echo", path, "")).await;
-            assert_eq!(raw.answer().await.body, format!("{path} null "));
-        });
-        join_all(asked).await;
-        metric(&worker, "isolet_answers_sent_together_total").await > 0
-    })
-    .await;
 }
 
 #[tokio::test]

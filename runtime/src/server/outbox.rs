@@ -13,11 +13,10 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use prometheus_client::metrics::counter::Counter;
 use tokio::io::AsyncWrite;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::Instant;
@@ -32,9 +31,6 @@ const MANY: usize = 6;
 const ROUND: usize = 32;
 /// Time from a round's first piece after which it is sent, at the next look.
 const LONGEST: Duration = Duration::from_micros(100);
-
-/// Connections whose pieces left together with those of others.
-pub static SENT_TOGETHER: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 thread_local! {
     static THIS: Arc<Round> = Arc::default();
@@ -107,9 +103,6 @@ impl Round {
         gathered.began = None;
         let mut outgoing = std::mem::take(&mut gathered.outgoing);
         drop(gathered);
-        if outgoing.len() > 1 {
-            SENT_TOGETHER.inc_by(outgoing.len() as u64);
-        }
         for one in outgoing.drain(..) {
             one.send();
         }

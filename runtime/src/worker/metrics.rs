@@ -13,7 +13,6 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::isolate::CodeUse;
 use crate::limits::memory::{self, Resource};
-use crate::server::outbox;
 
 /// Counters of the worker.
 #[derive(Debug)]
@@ -132,11 +131,6 @@ impl Metrics {
             "CPU time of a request, from its first entry into JavaScript to its last",
             Unit::Seconds,
             request_cpu.clone(),
-        );
-        registry.register(
-            "answers_sent_together",
-            "Pieces of answers that left with those of other connections",
-            outbox::SENT_TOGETHER.clone(),
         );
         let instances = Gauge::default();
         registry.register("instances", "Live V8 isolates", instances.clone());
