@@ -91,27 +91,6 @@ async fn after_a_request_that_was_ended_another_instance_serves() {
     }
 }
 
-/// Requests that have come to the same instance run one after the other in code that V8 has made for those before them.
-#[tokio::test]
-async fn a_loop_ends_in_code_of_each_tier() {
-    let loops = "await null; for (let kept; ; ) kept = new Array(1000).fill(kept?.length);";
-    let mut worker = worker()
-        .function("neighbour", NEIGHBOUR)
-        .with(hostile(loops).limits(|limits| {
-            limits.cpu_ms = 50;
-            limits.timeout_ms = 120_000;
-            limits.concurrency = 100;
-        }))
-        .one_instance_each()
-        .start()
-        .await;
-    let answers = (0..100).map(|_| worker.get("hostile", "/"));
-    for answer in futures::future::join_all(answers).await {
-        assert_eq!(answer.error().await, (503, "CPULimitExceeded".into()));
-    }
-    all_is_well(&mut worker, "hostile").await;
-}
-
 #[tokio::test]
 async fn what_runs_while_no_request_is_under_way_is_limited_too() {
     let mut worker = worker()
