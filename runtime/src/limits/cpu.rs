@@ -244,7 +244,11 @@ pub(crate) fn collecting(begins: bool) {
         if let Some(slot) = slot.get().map(Registration::slot)
             && let Some(running) = lock(&slot.entry).as_mut()
         {
-            let used = running.watch.used(slot.clock);
+            // What was before a termination does not matter, and the clock is not read for it.
+            let used = match running.ended {
+                Some(_) => running.watch.used(slot.clock),
+                None => Duration::ZERO,
+            };
             running.collecting(begins, used);
         }
     });
