@@ -8,9 +8,8 @@ const FLAGS: &str = concat!(
     // V8 15.2 drops the interrupt check of an endless loop around an inlined short one (`for (;;) new Array(1000).fill(1)`)
     // in this phase: such a loop could never be ended. tests/limits.rs shows it.
     "--no-turboshaft-loop-unrolling ",
-    // Of dozens of requests to one instance that are ended in a loop such as the one above, one may not end in code that Maglev
-    // has made for it. With this it did not happen on an idle machine, and seldom on a busy one (docs/architecture.md).
-    "--force-emit-interrupt-budget-checks ",
+    // It goes by what V8 notes where ffi_tiering stands in for it.
+    "--no-profile-guided-optimization ",
     // Largest WebAssembly memory, 512 MiB; a module's own is bounded by its limits.memory (see `wasm`).
     "--wasm-max-mem-pages=8192 ",
     // JAVASCRIPT_STACK_BYTES, in KiB.

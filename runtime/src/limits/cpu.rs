@@ -23,7 +23,7 @@ use super::account::{Account, Pace};
 use super::monitor::{MONITOR, Registration, Running, Slot, lock};
 use super::stopwatch::Stopwatch;
 use super::turns::Turn;
-use crate::isolate::{Interrupter, ffi_schedule};
+use crate::isolate::{Interrupter, ffi_schedule, ffi_tiering};
 use crate::server::outbox;
 
 pub use super::monitor::{STUCK_EXIT_STATUS, Stuck, extra_threads, start_monitor};
@@ -96,6 +96,7 @@ impl CpuGuard {
             let registration = slot.get_or_init(Registration::new);
             (Arc::clone(registration.slot()), registration.watch())
         });
+        ffi_tiering::entered(watch.began());
         *lock(&slot.entry) = Some(running(watch));
         if let Some(monitor) = MONITOR.get() {
             monitor.entered();
