@@ -3,7 +3,9 @@
 
 mod harness;
 
-use harness::{Exchange, Function, Worker, eventually, worker};
+use std::time::Instant;
+
+use harness::{Exchange, Function, Worker, eventually, metric, worker};
 
 const NEIGHBOUR: &str = "export default { fetch() { return new Response('fine') } }";
 
@@ -70,9 +72,10 @@ async fn endless_work_ends_at_the_cpu_limit() {
     }
 }
 
-/// An instance in which a request was ended may be in the middle of something.
+/// An instance in which a request was ended may be in the middle of something. But a Function that has all its requests
+/// ended may not have each of them start an instance.
 #[tokio::test]
-async fn after_a_request_that_was_ended_another_instance_serves() {
+async fn an_instance_in_which_a_request_was_ended_is_replaced_once_a_second_at_most() {
     let source = "let isSpoilt = false;
         export default { fetch(request) {
           if (request.url.endsWith('/state')) return new Response(`spoilt: ${isSpoilt}`);
@@ -81,14 +84,48 @@ async fn after_a_request_that_was_ended_another_instance_serves() {
         } }";
     let worker = worker()
         .with(Function::new("hog", source).limits(|limits| limits.cpu_ms = 5))
+        .one_instance_each()
         .start()
         .await;
+    let loops = async || worker.get("hog", "/").await.error().await;
+    let state = async || worker.get("hog", "/state").await.text().await;
+    let ended = (503, "CPULimitExceeded".into());
+    assert_eq!(loops().await, ended);
+    assert_eq!(state().await, "spoilt: false");
+
+    let starts = metric(&worker, "isolet_starts_total").await;
+    assert!(starts >= 2, "the first one and the one that replaced it");
+    let begun = Instant::now();
     for _ in 0..20 {
-        let error = worker.get("hog", "/").await.error().await;
-        assert_eq!(error, (503, "CPULimitExceeded".into()));
-        let state = worker.get("hog", "/state").await.text().await;
-        assert_eq!(state, "spoilt: false");
+        assert_eq!(loops().await, ended);
     }
+    let starts = metric(&worker, "isolet_starts_total").await - starts;
+    let seconds = begun.elapsed().as_secs_f64();
+    assert!(
+        starts as f64 <= 2.0 + seconds,
+        "{starts} starts in {seconds} s"
+    );
+    eventually("the last one is replaced", async || {
+        state().await == "spoilt: false"
+    })
+    .await;
+}
+
+/// What V8 has compiled for one loop the next request may run as well.
+#[tokio::test]
+async fn a_loop_ends_in_code_of_each_tier() {
+    let loops = "await null; for (let kept; ; ) kept = new Array(1000).fill(kept?.length);";
+    let mut worker = worker()
+        .function("neighbour", NEIGHBOUR)
+        .with(hostile(loops).limits(|limits| limits.cpu_ms = 50))
+        .one_instance_each()
+        .start()
+        .await;
+    for _ in 0..40 {
+        let error = worker.get("hostile", "/").await.error().await;
+        assert_eq!(error, (503, "CPULimitExceeded".into()));
+    }
+    all_is_well(&mut worker, "hostile").await;
 }
 
 #[tokio::test]

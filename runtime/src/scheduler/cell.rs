@@ -382,10 +382,12 @@ impl Cell {
             .metrics
             .used_cpu(&revision.metrics, outcome.cpu);
         revision.report_uncaught(outcome.uncaught);
+        // Before the callers know: what they ask next shall find another instance.
         let is_over = matches!(outcome.end, End::HeapExceeded);
-        if !matches!(outcome.end, End::Done | End::Failed(_)) {
-            // Before the callers know: what they ask next shall find another instance.
-            revision.retire(self);
+        match outcome.end {
+            End::HeapExceeded => revision.retire(self),
+            End::CpuExhausted | End::TimedOut | End::GaveWay => revision.replace(self),
+            End::Done | End::Failed(_) => {}
         }
         let mut late = Vec::new();
         let mut state = lock(&self.state);

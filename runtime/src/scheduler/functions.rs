@@ -217,7 +217,7 @@ impl Functions {
         let surplus = self.services.pool.tighten(!memory::has_room_for_more(1));
         let functions: Vec<_> = lock(&self.by_uid).values().cloned().collect();
         for revision in functions.iter().filter_map(|function| function.revision()) {
-            revision.shrink();
+            revision.tidy();
         }
         let live: Vec<_> = functions
             .iter()

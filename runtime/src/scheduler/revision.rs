@@ -6,7 +6,7 @@
 //! Further instances, up to one a thread, are made by requests that find those there stalled, and go when they are idle.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use isolet_crds::ResolvedLimits;
@@ -30,6 +30,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Time without a request after which a further instance goes.
 const FURTHER_IDLE: Duration = Duration::from_secs(5);
+/// Least time between two replacements of instances in which a request was ended.
+const REPLACED_EVERY: Duration = Duration::from_secs(1);
 /// CPU time of a start that the thread of the request may do itself, where handing it over would take longer.
 const QUICK_CPU: Duration = Duration::from_millis(2);
 
@@ -59,6 +61,9 @@ struct Current {
     further: Vec<(Arc<Cell>, Instant)>,
     /// When it was last asked for.
     used: Option<Instant>,
+    /// When an instance was last replaced because a request was ended in it, and those that are to be replaced next.
+    replaced: Option<Instant>,
+    to_replace: Vec<Weak<Cell>>,
     /// Another revision serves: no new instance is kept.
     closed: bool,
 }
@@ -274,8 +279,44 @@ impl Revision {
         Some(cell)
     }
 
-    /// Has further instances go that nobody has used for a while.
-    pub(super) fn shrink(&self) {
+    /// Replaces an instance in which a request was ended: JavaScript may have been in the middle of something.
+    ///
+    /// Not more than one a second, the others later ([`Self::tidy`]): a Function whose requests are all ended would have each of
+    /// them start an instance, which others on the same core notice more than the loop itself.
+    pub(super) fn replace(&self, cell: &Arc<Cell>) {
+        let mut current = lock(&self.current);
+        if current.may_replace() {
+            current.replaced = Some(Instant::now());
+            drop(current);
+            self.retire(cell);
+        } else if !current
+            .to_replace
+            .iter()
+            .any(|it| it.as_ptr() == Arc::as_ptr(cell))
+        {
+            current.to_replace.push(Arc::downgrade(cell));
+        }
+    }
+
+    /// Once a second: has instances go in which a request was ended, and further ones that nobody has used for a while.
+    pub(super) fn tidy(&self) {
+        for ended in self.due_for_replacement() {
+            self.retire(&ended);
+        }
+        self.shrink();
+    }
+
+    fn due_for_replacement(&self) -> Vec<Arc<Cell>> {
+        let mut current = lock(&self.current);
+        if current.to_replace.is_empty() || !current.may_replace() {
+            return Vec::new();
+        }
+        current.replaced = Some(Instant::now());
+        let ended = current.to_replace.drain(..);
+        ended.filter_map(|cell| cell.upgrade()).collect()
+    }
+
+    fn shrink(&self) {
         let mut gone = Vec::new();
         lock(&self.current).further.retain(|(cell, used)| {
             let stays = used.elapsed() < FURTHER_IDLE || cell.is_busy();
@@ -350,6 +391,13 @@ impl Revision {
             let text = format!("Uncaught{place} {}", exception.shown());
             self.console.write(ConsoleLevel::Error, text);
         }
+    }
+}
+
+impl Current {
+    fn may_replace(&self) -> bool {
+        self.replaced
+            .is_none_or(|at| at.elapsed() >= REPLACED_EVERY)
     }
 }
 
