@@ -27,7 +27,7 @@ const TIME: Duration = Duration::from_micros(100);
 /// What a thread that runs JavaScript goes by.
 struct Slices {
     bytes: Cell<c_int>,
-    /// When this slice began.
+    /// When this slice began; none where the time shall not count, as in the process that makes the snapshot.
     began: Cell<Option<Instant>>,
     /// An inline cache has changed in this slice.
     ic_changed: Cell<bool>,
@@ -125,10 +125,12 @@ extern "C" fn notify_ic_changed() {
 impl Slices {
     /// A slice is used up. Whether it is taken for the whole budget: true for one of as many as the budget has.
     fn next(&self, budget: c_int) -> bool {
-        let now = Instant::now();
         let bytes = self.bytes.get();
-        let took = self.began.replace(Some(now)).map(|began| now - began);
-        self.bytes.set(bytes_after(bytes, took.unwrap_or(TIME)));
+        if let Some(began) = self.began.get() {
+            let now = Instant::now();
+            self.began.set(Some(now));
+            self.bytes.set(bytes_after(bytes, now - began));
+        }
         let budget = u64::try_from(budget).unwrap_or_default();
         // A number below the budget, by its 32 highest bits.
         let chance = ((self.random() >> 32) * budget) >> 32;

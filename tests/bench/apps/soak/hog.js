@@ -7,6 +7,8 @@ export default serve(async ({ url, line, respond }) => {
       for (;;);
     case '/allocations':
       for (let kept; ; ) kept = new Array(1000).fill(kept?.length);
+    case '/natives':
+      for (const numbers = new Array(100_000).fill(1); ; ) numbers.fill(2);
     case '/expression':
       return /^(a+)+$/.test('a'.repeat(64) + 'b');
     case '/promises': {

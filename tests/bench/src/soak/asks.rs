@@ -125,6 +125,7 @@ impl<'t> Ask<'t> {
                 ask.path = (*random.pick(&[
                     "/loop",
                     "/allocations",
+                    "/natives",
                     "/expression",
                     "/promises",
                     "/after-a-pause",

@@ -6,8 +6,9 @@
 //! books    what became of it            samples   memory, descriptors, mappings     report   the table
 //! ```
 //!
-//! The load is bounded by a rate and a number of clients, so that what is found is not overload. At a quarter of the time
-//! the worker is killed once; every other end of it is a failure. Results decide the exit status.
+//! The load is bounded by a rate and a number of clients, so that what is found is not overload. At a tenth of the time
+//! the worker is killed once, and the next one is watched for the rest; every other end of it is a failure. Results decide the
+//! exit status.
 
 mod asks;
 mod books;
@@ -263,7 +264,7 @@ impl Soak {
             self.seed,
         ));
         let end = Instant::now() + length;
-        tokio::time::sleep(length / 4).await;
+        tokio::time::sleep(length / 10).await;
         let mut checks = vec![self.kill_worker().await?];
         while Instant::now() < end {
             tokio::time::sleep(Duration::from_secs(10).min(end - Instant::now())).await;
