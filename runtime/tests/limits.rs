@@ -36,6 +36,7 @@ async fn endless_work_ends_at_the_cpu_limit() {
     for harm in [
         "for (;;) {}",
         "let kept; for (;;) kept = new Array(1000).fill(1);",
+        "const numbers = new Array(100_000).fill(1); for (;;) numbers.fill(2);",
         "await null; for (;;) {}",
         "const again = () => Promise.resolve().then(again); await again(); await new Promise(() => {});",
         "const again = () => queueMicrotask(again); again();",
