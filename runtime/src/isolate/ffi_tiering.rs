@@ -86,8 +86,8 @@ unsafe extern "C" {
 // word that C++ copies as such, so both x86-64's and arm64's C++ pass them as C does, `this` first: an object's address without its
 // tag for `JSFunction`, the address of the slot that holds it for `DirectHandle`. What the linker cannot find is an error of
 // the build. V8 calls them on the isolate's own thread, inside it, where no garbage is collected, and so are V8's own
-// called here, with V8's own arguments. `NotifyICChanged` does nothing but to change budgets, and may be left out. Nothing here
-// panics.
+// called here, with V8's own arguments. `NotifyICChanged` only makes a budget longer and notes what
+// `--profile-guided-optimization` goes by, which is off (platform.rs): it may be left out. Nothing here panics.
 
 /// V8 asks how much bytecode a function may run until its next tick.
 #[unsafe(export_name = "__wrap__ZN2v88internal14TieringManager18InterruptBudgetForEPNS0_7IsolateENS0_6TaggedINS0_10JSFunctionEEENSt4__Cr8optionalINS0_8CodeKindEEE")]
