@@ -1,41 +1,37 @@
-//! Gives back the memory of tables that V8 keeps filled for each isolate and that are empty: 288 KB of them.
+//! Gives back the memory of two tables that V8 keeps filled for each isolate and that are empty: 112 KB.
 //!
-//! V8 15.2 has five such tables on its C++ heap. It writes them when an isolate is made and again in each full collection, so
-//! all their pages are resident, whatever runs:
+//! V8 15.2 has them on its C++ heap. It writes them when an isolate is made and again in each full collection, so all their pages are
+//! resident, whatever runs:
 //!
 //! | table | entries | an entry is empty if |
 //! |---|---|---|
-//! | stub caches for loads, stores and definitions (`StubCache`) | 3 × 5,120 of 12 bytes | its map is Smi 0 |
 //! | code by return address (`InnerPointerToCodeCache`) | 1,024 of 64 bytes | its address is 0, and it owns nothing |
 //! | WebAssembly code by return address (`WasmCodeLookupCache`) | 1,024 of 48 bytes | its address or its code is 0, and it owns nothing |
 //!
 //! The kernel takes pages back whose entries are all empty (`MADV_DONTNEED`), and gives pages of zeros at the next access.
+//! Larger tables of the same kind are never filled: see `ffi_stub_caches`.
 //!
-//! Why that changes nothing, as read in V8's source (`ic/stub-cache.cc`, `ic/accessor-assembler.cc`, `execution/frames-inl.h`,
-//! `codegen/safepoint-table.h`, `wasm/wasm-code-manager.cc`):
+//! Why that changes nothing, as read in V8's source (`execution/frames-inl.h`, `codegen/safepoint-table.h`,
+//! `wasm/wasm-code-manager.cc`):
 //!
-//! - An entry of zeros is empty too, and nothing depends on the rest of an empty entry. `StubCache::Get` and the probe of
-//!   generated code (`TryProbeStubCacheTable`) find an entry only if its key is the name *and* its map is the object's map, both
-//!   pointers to heap objects, never 0; `Set` keeps the old entry only if its map is no Smi, and then writes all three words. The
-//!   two others find an entry only by its address, a return address, never 0, and else write all of it; zeros are what their
-//!   constructors begin with, and an address of no code is looked up again. `Clear` and `Flush` only write, and no collection
-//!   visits the entries.
+//! - An entry of zeros is empty too, and nothing depends on the rest of an empty entry. Both find an entry only by its address, a
+//!   return address, never 0, and else write all of it; zeros are what their constructors begin with, and an address of no code
+//!   is looked up again. `Flush` only writes, and no collection visits the entries.
 //! - Nobody else writes meanwhile: the tables belong to the thread that holds the isolate, which is ours, but for
 //!   `WasmCodeLookupCache::Flush`, by which other threads write zeros.
 //!
-//! How they are found: the isolate begins with the addresses that generated code uses, among them, in this order, those of key,
-//! value and map of both parts of the three stub caches. These 18 words with their fixed distances are found nowhere else, and
-//! each stub cache must end with the address of its isolate. The two other tables are found by their place in the class
-//! `Isolate`, beside words that are known. Where all these words are is learnt in the first isolate of the process, before any
-//! tenant's code runs: later a counter in the isolate could look like one of them. All that is done only with the version of V8
-//! whose source was read.
+//! How they are found: by their place in the class `Isolate`, beside words that are known. These are the size of the stack, and
+//! the addresses of the three stub caches: the isolate begins with the addresses that generated code uses, among them, in this order,
+//! those of key, value and map of both parts of each. These 18 words with their fixed distances are found nowhere else. Where all
+//! these words are is learnt in the first isolate of the process, before any tenant's code runs: later a counter in the isolate
+//! could look like one of them. All that is done only with the version of V8 whose source was read.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
-use super::platform;
+use super::{ffi_stub_caches, platform};
 
 /// The version of V8 for which the above was read.
 const PROVED_FOR: &str = "15.2.124.1";
@@ -45,14 +41,6 @@ const REFERENCES: [usize; 6] = {
     let second = 4096 * 12;
     [0, 4, 8, second, second + 4, second + 8]
 };
-const STUB_CACHE: Table = Table {
-    entries_at: 0,
-    entries: 4096 + 1024,
-    entry_bytes: 12,
-    is_empty: |entry| zero(entry, 8, 4),
-};
-/// What follows the entries of a stub cache: the address of its isolate.
-const OWNER_AT: usize = STUB_CACHE.end();
 /// The address of its isolate comes first. Each entry is an address, an optional code object, and what is known of it: of two
 /// kinds, of which the first may own memory.
 const CODE_CACHE: Table = Table {
@@ -85,13 +73,12 @@ static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
 /// Learns where isolates have their tables, from one that has run no tenant's code. Only the first call in a process counts.
 pub fn learn(isolate: &mut v8::Isolate) {
     LAYOUT.get_or_init(|| {
-        let version = v8::V8::get_version();
-        let layout = is_proved(version)
+        let layout = is_known_version()
             .then(|| Layout::of(&Object::of(isolate).words()))
             .flatten();
         if layout.is_none() {
             tracing::warn!(
-                version,
+                version = v8::V8::get_version(),
                 "an idle instance keeps 288 KB more: V8's tables are known of another version only"
             );
         }
@@ -103,22 +90,11 @@ pub fn learn(isolate: &mut v8::Isolate) {
 ///
 /// The isolate is entered by this thread, and no JavaScript of it runs. Nothing happens before [`learn`].
 pub fn give_back(isolate: &mut v8::Isolate) -> usize {
-    let Some(Some(layout)) = LAYOUT.get() else {
-        return 0;
-    };
     let isolate = Object::of(isolate);
-    let Some(tables) = layout.tables(|at| isolate.word(at)) else {
+    let Some(tables) = isolate.tables() else {
         return 0;
     };
     let mut bytes = 0;
-    for cache in tables.stub_caches {
-        // SAFETY: the address of a `StubCache` of this isolate, as its references say.
-        let cache = unsafe { Block::of(cache, OWNER_AT + size_of::<usize>()) };
-        if let Some(cache) = cache.filter(|it| it.word(OWNER_AT) == isolate.address()) {
-            // SAFETY: it is a stub cache: it belongs to this isolate and is where its references point at.
-            bytes += unsafe { cache.drop_empty(&STUB_CACHE) };
-        }
-    }
     // SAFETY: in this version of V8 this word of the class points to an `InnerPointerToCodeCache`.
     let code_cache = unsafe { Block::of(tables.code_cache, CODE_CACHE.end()) };
     if let Some(cache) = code_cache.filter(|it| it.word(0) == isolate.address()) {
@@ -133,7 +109,23 @@ pub fn give_back(isolate: &mut v8::Isolate) -> usize {
     bytes
 }
 
-/// Whether this is the version of V8 that was read.
+/// How much of an isolate's stub caches is in memory, in bytes of whole pages; none if they are not known. For tests.
+pub fn resident_stub_caches(isolate: &mut v8::Isolate) -> Option<usize> {
+    let tables = Object::of(isolate).tables()?;
+    let bytes = tables.stub_caches.map(|cache| {
+        // SAFETY: the address of a `StubCache` of this isolate, as its references say.
+        unsafe { Block::of(cache, ffi_stub_caches::ENTRIES_BYTES) }
+            .map_or(0, |it| it.resident(ffi_stub_caches::ENTRIES_BYTES))
+    });
+    Some(bytes.iter().sum())
+}
+
+/// Whether V8 is of the version that was read.
+pub(super) fn is_known_version() -> bool {
+    static IS_KNOWN: OnceLock<bool> = OnceLock::new();
+    *IS_KNOWN.get_or_init(|| is_proved(v8::V8::get_version()))
+}
+
 fn is_proved(version: &str) -> bool {
     let rest = version.strip_prefix(PROVED_FOR);
     rest.is_some_and(|rest| !rest.starts_with(|it: char| it.is_ascii_digit() || it == '.'))
@@ -205,6 +197,11 @@ impl Object {
         // SAFETY: inside the object; all isolates have the same size. Volatile: V8's other threads may write some of the words,
         // none of those that are used.
         unsafe { self.0.as_ptr().add(at).read_volatile() }
+    }
+
+    /// The addresses of its tables. Nothing before [`learn`].
+    fn tables(&self) -> Option<Tables> {
+        LAYOUT.get()?.as_ref()?.tables(|at| self.word(at))
     }
 
     fn words(&self) -> Vec<usize> {
@@ -309,6 +306,22 @@ impl Block {
     fn word(&self, at: usize) -> usize {
         let bytes = &self.bytes()[at..at + size_of::<usize>()];
         bytes.try_into().map_or(0, usize::from_ne_bytes)
+    }
+
+    /// How many bytes of the whole pages in its first `bytes` are in memory.
+    fn resident(&self, bytes: usize) -> usize {
+        let page = rustix::param::page_size();
+        let begin = self.at.as_ptr() as usize;
+        let first = begin.next_multiple_of(page) - begin;
+        let pages = bytes.min(self.bytes).saturating_sub(first) / page;
+        let mut is_resident = vec![0_u8; pages];
+        // SAFETY: whole pages inside the block, and a byte for each.
+        let outcome = unsafe {
+            let start = self.at.as_ptr().add(first);
+            libc::mincore(start.cast(), pages * page, is_resident.as_mut_ptr())
+        };
+        assert_eq!(outcome, 0, "mincore of pages that are mapped");
+        is_resident.iter().filter(|it| **it & 1 == 1).count() * page
     }
 
     /// Has the kernel take back the pages of a table that are empty; says how many bytes they have.

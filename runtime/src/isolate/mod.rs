@@ -14,8 +14,8 @@
 //! wasm        bounds of modules' memories
 //! positions   from emitted code to what the user wrote
 //! ffi         all unsafe code, with ffi_crash: marks the thread that crashes, ffi_interrupt: hands its work over,
-//!             ffi_schedule: what the kernel's scheduler is told, ffi_tables: gives empty tables of V8 back, ffi_tiering: how
-//!             often V8 looks for a termination, and ffi_allocator: Rust's memory
+//!             ffi_schedule: what the kernel's scheduler is told, ffi_tables: gives empty tables of V8 back, ffi_stub_caches: never
+//!             fills others, ffi_tiering: how often V8 looks for a termination, and ffi_allocator: Rust's memory
 //! ```
 //!
 //! There is one entry model: every isolate is shared (`v8::SharedIsolate`) and entered through its lock by whoever owns
@@ -28,6 +28,7 @@ pub mod ffi_allocator;
 mod ffi_crash;
 mod ffi_interrupt;
 pub mod ffi_schedule;
+mod ffi_stub_caches;
 pub mod ffi_tables;
 pub mod ffi_tiering;
 mod generic;

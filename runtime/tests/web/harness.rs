@@ -495,6 +495,12 @@ impl Instance {
         isolet_runtime::isolate::ffi_tables::give_back(&mut self.isolate)
     }
 
+    /// How many bytes of V8's stub caches are in memory.
+    pub fn stub_caches(&mut self) -> usize {
+        isolet_runtime::isolate::ffi_tables::resident_stub_caches(&mut self.isolate)
+            .expect("they are known")
+    }
+
     /// Console texts since the last call.
     pub fn console(&self) -> Vec<String> {
         let lines = std::mem::take(&mut self.world.borrow_mut().console);
