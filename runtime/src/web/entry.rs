@@ -79,8 +79,10 @@ impl Entrypoints {
             complete: take(scope, 3)?,
             abort: take(scope, 4)?,
             under_way: take(scope, 5)?,
+            warm: take(scope, 6)?,
         };
-        match call(scope, &load, &[], |_, _| {}) {
+        let global = scope.get_current_context().global(scope).into();
+        match call(scope, &load, &[global], |_, _| {}) {
             Ok(()) => Ok(entrypoints),
             Err(EntryError::Exception(exception)) => Err(exception),
             Err(EntryError::Terminated) => Err(Exception {

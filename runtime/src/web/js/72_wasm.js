@@ -6,27 +6,24 @@ const {
 } = primordials;
 const { op_wasm_instance, op_wasm_memory } = ops;
 
-// Called in every context made from the snapshot: V8 installs WebAssembly then.
-internals.patchWebAssembly = () => {
-  const { WebAssembly } = globalThis;
-  if (WebAssembly === undefined) return;
+function define(object, name, value) {
+  ObjectDefineProperty(object, name, { __proto__: null, value, writable: true, configurable: true });
+}
+
+function replaceConstructor(original, replacement) {
+  const keys = ReflectOwnKeys(original);
+  for (let i = 0; i < keys.length; i++) {
+    const descriptor = ReflectGetOwnPropertyDescriptor(original, keys[i]);
+    descriptor.__proto__ = null;
+    ObjectDefineProperty(replacement, keys[i], descriptor);
+  }
+  define(original.prototype, "constructor", replacement);
+}
+
+// Called in every context made from the snapshot, where V8 installs WebAssembly anew.
+internals.patchWebAssembly = (WebAssembly) => {
   const { Instance, Memory, Module, CompileError } = WebAssembly;
   const REFUSAL = "compiling WebAssembly from bytes is off; import the module: import module from \"./module.wasm\"";
-  const tag = ReflectGetOwnPropertyDescriptor(Module.prototype, primordials.SymbolToStringTag);
-
-  function define(object, name, value) {
-    ObjectDefineProperty(object, name, { __proto__: null, value, writable: true, configurable: true });
-  }
-
-  function replaceConstructor(original, replacement) {
-    const keys = ReflectOwnKeys(original);
-    for (let i = 0; i < keys.length; i++) {
-      const descriptor = ReflectGetOwnPropertyDescriptor(original, keys[i]);
-      descriptor.__proto__ = null;
-      ObjectDefineProperty(replacement, keys[i], descriptor);
-    }
-    define(original.prototype, "constructor", replacement);
-  }
 
   const { exports } = Module;
   function isModule(value) {
