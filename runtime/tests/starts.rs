@@ -142,6 +142,20 @@ async fn code_compiled_once_is_used_again_and_changes_nothing() {
     assert!(stack.contains("part7 (main.js:8:"), "{stack}");
 }
 
+#[tokio::test]
+async fn the_first_request_to_a_small_function_finds_its_code_compiled() {
+    let source = "const twice = (value) => value * 2;
+        export default { fetch: () => new Response(String(twice(21))) }";
+    let worker = worker().function("small", source).start().await;
+    eventually("the trial instance is gone", async || {
+        metric(&worker, "isolet_instances ").await == 0
+    })
+    .await;
+    assert_eq!(worker.get("small", "/").await.text().await, "42");
+    assert_eq!(metric(&worker, ACCEPTED).await, 1);
+    assert_eq!(metric(&worker, REFUSED).await, 0);
+}
+
 const ACCEPTED: &str = "isolet_code_cache_modules_total{outcome=\"accepted\"}";
 const REFUSED: &str = "isolet_code_cache_modules_total{outcome=\"refused\"}";
 

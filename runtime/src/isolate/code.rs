@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::control::{MAX_CODE_BYTES, SentCode};
 
-/// Source below this size is compiled faster than a cache is read.
-const SMALLEST_SOURCE_BYTES: usize = 4 << 10;
+/// Source from this size on is worth a process and a file of its own for what is compiled of it.
+const LARGER_SOURCE_BYTES: usize = 4 << 10;
 /// Cache of one revision.
 const MOST_BYTES: usize = MAX_CODE_BYTES;
 /// Caches of all revisions of the process.
@@ -55,9 +55,10 @@ pub(super) enum Stage {
 }
 
 impl CodeCache {
-    /// Whether a module is worth it.
-    pub(super) fn suits(source: &[u8]) -> bool {
-        source.len() >= SMALLEST_SOURCE_BYTES
+    /// Whether the agent shall keep the code of a module of so many bytes for the next worker. Of others it would take longer
+    /// to make than to compile them there.
+    pub(super) fn is_for_agent(source_bytes: usize) -> bool {
+        source_bytes >= LARGER_SOURCE_BYTES
     }
 
     /// What the agent kept of this revision. Something else than [`encode`] made, or for another V8, counts as refused.

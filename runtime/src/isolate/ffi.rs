@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::{ffi_crash, ffi_interrupt};
+use super::{ffi_crash, ffi_interrupt, texts};
 use crate::control::BREADCRUMB_BYTES;
 use crate::limits::heap::HeapBudget;
 use crate::limits::memory::{self, HeapSize};
@@ -327,13 +327,13 @@ unsafe extern "C" fn drop_allocator(budget: *const HeapBudget) {
     drop(unsafe { Arc::from_raw(budget) });
 }
 
-/// A string of text that instances share with the bundle, where it is ASCII; else a copy.
+/// A string of text that instances share with the bundle, or a copy.
 pub(super) fn shared_text<'s>(
     scope: &v8::PinScope<'s, '_>,
     text: &Arc<str>,
 ) -> Option<v8::Local<'s, v8::String>> {
     let bytes = text.len();
-    if !text.is_ascii() || !(1..=v8::String::MAX_LENGTH).contains(&bytes) {
+    if !texts::is_shared(text) {
         return v8::String::new(scope, text);
     }
     let raw = Arc::into_raw(Arc::clone(text)).cast::<u8>();

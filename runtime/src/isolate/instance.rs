@@ -381,11 +381,15 @@ impl Blueprint {
         }
     }
 
-    /// JavaScript that is worth being compiled only once.
+    /// JavaScript of which the agent keeps the code.
     pub(super) fn larger_modules(&self) -> impl Iterator<Item = (&ModuleEntry, &Content)> {
-        self.modules().filter(|(entry, content)| {
-            entry.kind == ModuleKind::JavaScript && CodeCache::suits(content.bytes())
-        })
+        self.javascript()
+            .filter(|(_, content)| CodeCache::is_for_agent(content.bytes().len()))
+    }
+
+    pub(super) fn javascript(&self) -> impl Iterator<Item = (&ModuleEntry, &Content)> {
+        self.modules()
+            .filter(|(entry, _)| entry.kind == ModuleKind::JavaScript)
     }
 
     pub(super) fn modules(&self) -> impl Iterator<Item = (&ModuleEntry, &Content)> {
@@ -395,7 +399,7 @@ impl Blueprint {
     /// Bytes of texts that instances share.
     fn shared_bytes(&self) -> usize {
         let texts = self.contents.iter().filter_map(|content| match content {
-            Content::Text(text) if text.is_ascii() => Some(text.len()),
+            Content::Text(text) if texts::is_shared(text) => Some(text.len()),
             _ => None,
         });
         texts.sum()

@@ -7,9 +7,7 @@ use std::collections::HashMap;
 
 use isolet_crds::bundle::{ModuleEntry, ModuleKind};
 use isolet_crds::resolve::resolve;
-use v8::script_compiler::{
-    CachedData, CompileOptions, NoCacheReason, Source, compile_module, compile_module2,
-};
+use v8::script_compiler::{CachedData, CompileOptions, NoCacheReason, Source, compile_module2};
 
 use super::code::CodeCache;
 use super::instance::{CodeUse, Content};
@@ -189,7 +187,13 @@ fn compile<'s>(
 ) -> Option<v8::Local<'s, v8::Module>> {
     let origin = origin(scope, path)?;
     let Some(compiled) = code.of(path) else {
-        return compile_module(scope, &mut Source::new(source, Some(&origin)));
+        let mut unknown = Source::new(source, Some(&origin));
+        // All functions of a small module at once: to come back for one takes longer than the others do.
+        let options = match CodeCache::is_for_agent(source.length()) {
+            true => CompileOptions::NoCompileOptions,
+            false => CompileOptions::EagerCompile,
+        };
+        return compile_module2(scope, &mut unknown, options, NoCacheReason::NoReason);
     };
     let compiled = CachedData::new(&compiled);
     let mut source = Source::new_with_cached_data(source, Some(&origin), compiled);
@@ -212,10 +216,10 @@ fn origin<'s>(scope: &Scope<'s, '_>, path: &str) -> Option<v8::ScriptOrigin<'s>>
     ))
 }
 
-/// What V8 has compiled of the modules that are worth it.
+/// What V8 has compiled of the modules.
 pub(super) fn compiled(scope: &Scope<'_, '_>, blueprint: &Blueprint) -> Vec<(String, Vec<u8>)> {
     blueprint
-        .larger_modules()
+        .javascript()
         .filter_map(|(entry, _)| {
             let module = module(scope, &entry.path)?;
             Some((entry.path.clone(), code_of(scope, module)?))
@@ -223,7 +227,7 @@ pub(super) fn compiled(scope: &Scope<'_, '_>, blueprint: &Blueprint) -> Vec<(Str
         .collect()
 }
 
-/// Compiles the modules that are worth it and runs nothing. Those that V8 does not compile are left out.
+/// Compiles the modules of which the agent keeps the code, and runs nothing. Those that V8 does not compile are left out.
 pub(super) fn compile_alone(
     scope: &mut Scope<'_, '_>,
     blueprint: &Blueprint,

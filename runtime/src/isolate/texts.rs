@@ -8,6 +8,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 /// Below this size a text is not worth being looked up.
 const SMALLEST_BYTES: usize = 4 << 10;
+/// Below this size an instance copies it: V8's record of a string that lies elsewhere costs more.
+const SMALLEST_SHARED_BYTES: usize = 1 << 10;
 /// Entries from which on those of texts that are gone are looked for, and after that at twice as many as were left.
 const LEAST_ENTRIES: usize = 64;
 
@@ -21,6 +23,11 @@ pub(super) fn share(text: String) -> Arc<str> {
     // No code panics while it holds this lock, so poison carries no news.
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
     texts.share(text)
+}
+
+/// Whether instances read the text where it lies. V8 takes only ASCII so, else they have copies.
+pub(super) fn is_shared(text: &str) -> bool {
+    (SMALLEST_SHARED_BYTES..=v8::String::MAX_LENGTH).contains(&text.len()) && text.is_ascii()
 }
 
 #[derive(Debug)]
