@@ -88,6 +88,17 @@ impl Generic {
 }
 
 impl Generic {
+    /// Has the Web API layer run once, so that the first request of an instance is faster.
+    pub(super) fn warm_up(&self) -> Result<(), String> {
+        let mut locker = self.shared.lock();
+        let warm = {
+            v8::scope_with_context!(scope, &mut *locker, &self.context);
+            self.entrypoints.warm_up(scope)
+        };
+        ffi::measure_heap(&mut locker);
+        warm.map_err(|error| error.to_string())
+    }
+
     /// Gives back what V8 keeps ready in it and few instances ever use.
     pub(super) fn give_tables_back(&self) {
         ffi_tables::give_back(&mut self.shared.lock());

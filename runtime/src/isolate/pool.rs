@@ -155,11 +155,8 @@ impl Pool {
                         tracing::error!(error, "failed to compile the files that are run late");
                     }
                 }
-                Step::Make => match Generic::make(self.snapshot, DEFAULT_LIMIT_BYTES) {
-                    Ok(made) => {
-                        made.give_tables_back();
-                        self.state().ready.push_back(made);
-                    }
+                Step::Make => match self.make_ready() {
+                    Ok(made) => self.state().ready.push_back(made),
                     Err(error) => {
                         tracing::error!(error, "failed to make an isolate");
                         std::thread::sleep(PAUSE);
@@ -167,6 +164,13 @@ impl Pool {
                 },
             }
         }
+    }
+
+    fn make_ready(&self) -> Result<Generic, String> {
+        let made = Generic::make(self.snapshot, DEFAULT_LIMIT_BYTES)?;
+        made.warm_up()?;
+        made.give_tables_back();
+        Ok(made)
     }
 
     /// Waits for something to do. None: the end.

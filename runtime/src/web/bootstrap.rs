@@ -14,8 +14,9 @@ use super::lazy;
 use super::op::{Op, string};
 
 /// Context data of the snapshot, in this order.
-pub(super) const ENTRY_NAMES: [&str; 6] =
-    ["load", "start", "dispatch", "complete", "abort", "underWay"];
+pub(super) const ENTRY_NAMES: [&str; 7] = [
+    "load", "start", "dispatch", "complete", "abort", "underWay", "warm",
+];
 
 /// Its source stays in the program's read-only data: every isolate points there, none has a copy. It must be ASCII.
 pub(super) struct Script {

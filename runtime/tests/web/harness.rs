@@ -341,7 +341,6 @@ impl Instance {
         let mut isolate = v8::Isolate::new(params);
         isolet_runtime::isolate::ffi_tables::learn(&mut isolate);
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
-        isolate.set_slot(HostSlot(Box::new(TestHost(world.clone()))));
         isolate.set_promise_reject_callback(on_reject);
         UNHANDLED.with_borrow_mut(Vec::clear);
         let (entry, context) = {
@@ -350,6 +349,9 @@ impl Instance {
             context.set_allow_generation_from_strings(false);
             let scope = &mut v8::ContextScope::new(scope, context);
             let entry = Entrypoints::load(scope).expect("load");
+            // As in the pool: there is no host yet.
+            entry.warm_up(scope).expect("warm up");
+            scope.set_slot(HostSlot(Box::new(TestHost(world.clone()))));
             let namespace = evaluate(scope, source);
             scope.perform_microtask_checkpoint();
             entry.start(scope, namespace, env)?;

@@ -73,6 +73,26 @@ fn requests_leave_nothing() {
 }
 
 #[test]
+fn the_request_of_nobody_that_warms_an_instance_up_leaves_nothing() {
+    on_fresh_thread(|| {
+        let source = "
+            const names = Reflect.ownKeys(globalThis).join();
+            export default { fetch(request, env) {
+              return Response.json([Object.keys(env).join(), Reflect.ownKeys(globalThis).join() === names, request.url]);
+            } }";
+        let mut instance = Instance::new(source);
+        assert_eq!(instance.under_way(), (0, 0));
+        let answer = instance.get("http://h/mine");
+        assert_eq!(answer.text(), "[\"\",true,\"http://h/mine\"]");
+        assert_eq!(instance.under_way(), (0, 0));
+        let world = instance.world.borrow();
+        // `get` took its own answer.
+        assert!(world.answers.is_empty() && world.failures.is_empty());
+        assert!(world.console.is_empty());
+    });
+}
+
+#[test]
 fn instances_share_nothing() {
     on_fresh_thread(|| {
         let source = "
