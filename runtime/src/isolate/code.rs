@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::control::{MAX_CODE_BYTES, SentCode};
 
-/// Source from this size on is worth a process and a file of its own for what is compiled of it.
+/// Source of this size is worth a process and a file of its own for what is compiled of it.
 const LARGER_SOURCE_BYTES: usize = 4 << 10;
 /// Cache of one revision.
 const MOST_BYTES: usize = MAX_CODE_BYTES;
@@ -55,9 +55,9 @@ pub(super) enum Stage {
 }
 
 impl CodeCache {
-    /// Whether the agent shall keep the code of a module of so many bytes for the next worker. Of others it would take longer
-    /// to make than to compile them there.
-    pub(super) fn is_for_agent(source_bytes: usize) -> bool {
+    /// Whether a module of so many bytes is one of the larger: the agent keeps its code for the next worker, and V8 compiles
+    /// its functions when they are called. Smaller ones take longer to be made so than to be compiled at once.
+    pub(super) fn is_larger(source_bytes: usize) -> bool {
         source_bytes >= LARGER_SOURCE_BYTES
     }
 

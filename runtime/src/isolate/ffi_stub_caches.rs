@@ -19,8 +19,10 @@ use std::ffi::c_void;
 
 use super::ffi_tables;
 
-/// A stub cache's entries. The address of its isolate follows.
-pub(super) const ENTRIES_BYTES: usize = (4096 + 1024) * 12;
+/// The first part of a stub cache's entries.
+pub(super) const FIRST_PART_BYTES: usize = 4096 * 12;
+/// Both parts. The address of its isolate follows.
+pub(super) const ENTRIES_BYTES: usize = FIRST_PART_BYTES + 1024 * 12;
 
 unsafe extern "C" {
     #[link_name = "__real__ZN2v88internal9StubCacheC1EPNS0_7IsolateE"]

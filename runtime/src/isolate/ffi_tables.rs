@@ -38,7 +38,7 @@ const PROVED_FOR: &str = "15.2.124.1";
 
 /// What refers to a stub cache: the places of key, value and map of its first entry, then of the first of its second part.
 const REFERENCES: [usize; 6] = {
-    let second = 4096 * 12;
+    let second = ffi_stub_caches::FIRST_PART_BYTES;
     [0, 4, 8, second, second + 4, second + 8]
 };
 /// The address of its isolate comes first. Each entry is an address, an optional code object, and what is known of it: of two

@@ -384,7 +384,7 @@ impl Blueprint {
     /// JavaScript of which the agent keeps the code.
     pub(super) fn larger_modules(&self) -> impl Iterator<Item = (&ModuleEntry, &Content)> {
         self.javascript()
-            .filter(|(_, content)| CodeCache::is_for_agent(content.bytes().len()))
+            .filter(|(_, content)| CodeCache::is_larger(content.bytes().len()))
     }
 
     pub(super) fn javascript(&self) -> impl Iterator<Item = (&ModuleEntry, &Content)> {

@@ -188,10 +188,10 @@ fn compile<'s>(
     let origin = origin(scope, path)?;
     let Some(compiled) = code.of(path) else {
         let mut unknown = Source::new(source, Some(&origin));
-        // All functions of a small module at once: to come back for one takes longer than the others do.
-        let options = match CodeCache::is_for_agent(source.length()) {
-            true => CompileOptions::NoCompileOptions,
-            false => CompileOptions::EagerCompile,
+        let options = if CodeCache::is_larger(source.length()) {
+            CompileOptions::NoCompileOptions
+        } else {
+            CompileOptions::EagerCompile
         };
         return compile_module2(scope, &mut unknown, options, NoCacheReason::NoReason);
     };

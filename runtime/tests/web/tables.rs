@@ -114,6 +114,7 @@ fn stub_caches_take_memory_only_where_they_are_used() {
             assert!(used >= 60 << 10, "{used}");
             instance.give_tables_back();
             assert_eq!(instance.stub_caches(), used, "only a collection ends them");
+            assert_eq!(instance.get("http://h/kept").text(), "true");
             instance.heap_bytes();
             assert_eq!(instance.stub_caches(), 0);
         }
