@@ -259,12 +259,14 @@ async fn greedy_functions_cannot_use_up_the_memory_of_the_process() {
         statuses.push(held.await.unwrap());
     }
     assert!(worker.is_alive());
-    assert!(statuses.contains(&200), "{statuses:?}");
-    assert!(statuses.contains(&503), "{statuses:?}");
-    assert!(
-        statuses.iter().all(|status| [200, 503].contains(status)),
-        "{statuses:?}"
-    );
+    let count = |status| statuses.iter().filter(|it| **it == status).count();
+    let (kept, refused) = (count(200), count(503));
+    assert!(refused > 0 && kept + refused == BOMBS, "{statuses:?}");
+    // Each counts for 400 MiB in the ledger, of 3.6 GiB. Where some end, the others are left.
+    assert!(kept >= 3, "{statuses:?}");
+    let log = worker.log.lines();
+    let stalled = log.iter().find(|line| line.contains("took too long"));
+    assert_eq!(stalled, None, "one that waits holds up the one that grows");
     eventually("there is room again", async || {
         worker.get("small", "/").await.status == 200
     })

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{ffi_crash, ffi_interrupt, texts};
 use crate::control::BREADCRUMB_BYTES;
-use crate::limits::heap::HeapBudget;
+use crate::limits::heap::{Excess, HeapBudget};
 use crate::limits::memory::{self, HeapSize};
 use crate::limits::{cpu, growth};
 
@@ -60,10 +60,9 @@ impl Interrupter {
         self.0.cancel_terminate_execution();
     }
 
-    /// Has the thread that runs entry number `entry` call `limits::cpu::interrupted` at its next safe point. What waits there
-    /// for its turn has been measured.
+    /// Has the thread that runs entry number `entry` measure its memory and call `limits::cpu::interrupted` at its next safe
+    /// point.
     pub fn interrupt(&self, entry: u64) {
-        self.measure_heap();
         self.0
             .request_interrupt(ffi_interrupt::callback, ffi_interrupt::data(entry));
     }
@@ -78,14 +77,26 @@ impl Interrupter {
 /// V8 calls this on the thread that runs the isolate, between two steps of its JavaScript. It runs no JavaScript; it may
 /// collect garbage. `isolate` is valid for the call; `data` is unused.
 unsafe extern "C" fn measure_heap_callback(isolate: v8::UnsafeRawIsolatePtr, _data: *mut c_void) {
+    // SAFETY: V8 passes the isolate that it interrupted.
+    unsafe { end_if_over(isolate) };
+}
+
+/// Measures an isolate, and terminates what runs there if it uses more than its budget. Says whether it did.
+///
+/// # Safety
+///
+/// `isolate` must be the one that V8 has just interrupted on this thread.
+pub(super) unsafe fn end_if_over(isolate: v8::UnsafeRawIsolatePtr) -> bool {
     let mut isolate = isolate;
-    // SAFETY: V8 passes the isolate that it interrupted; no other reference to it is used during this call, since the
-    // Rust frames below wait for JavaScript to return.
+    // SAFETY: it is valid, see above; no other reference to it is used during this call, since the Rust frames below wait for
+    // JavaScript to return.
     let isolate = unsafe { v8::Isolate::ref_from_raw_isolate_ptr_mut(&mut isolate) };
     memory::sample();
-    if measure_heap(isolate) {
+    let is_over = measure_heap(isolate);
+    if is_over {
         isolate.terminate_execution();
     }
+    is_over
 }
 
 /// Whether the isolate uses more than its budget, garbage not counted. Marks the budget.
@@ -94,10 +105,10 @@ pub(super) fn measure_heap(isolate: &mut v8::Isolate) -> bool {
         return false;
     };
     let budget = &watch.budget;
-    if !budget.is_exceeded() && is_over(isolate, budget) {
+    if !budget.is_exceeded() && excess(isolate, budget).is_some() {
         isolate.low_memory_notification();
-        if is_over(isolate, budget) {
-            budget.exceed();
+        if let Some(excess) = excess(isolate, budget) {
+            budget.exceed(excess);
             ffi_crash::suspect();
         }
     }
@@ -150,18 +161,19 @@ unsafe extern "C" fn after_collection(
         return;
     };
     let budget = &watch.budget;
-    if !is_over(isolate, budget) || budget.is_exceeded() {
+    let Some(excess) = excess(isolate, budget).filter(|_| !budget.is_exceeded()) else {
         return;
-    }
+    };
     if kind.0 & v8::GCType::kGCTypeMarkSweepCompact.0 != 0 {
-        watch.end();
+        watch.end(excess);
     } else {
         // Some of it may be garbage: a full collection at the next safe point tells.
         watch.measure_soon();
     }
 }
 
-fn is_over(isolate: &mut v8::Isolate, budget: &HeapBudget) -> bool {
+/// Whether the isolate must end, garbage counted.
+fn excess(isolate: &mut v8::Isolate, budget: &HeapBudget) -> Option<Excess> {
     let statistics = isolate.get_heap_statistics();
     let committed = statistics.total_heap_size();
     let size = HeapSize {
@@ -171,7 +183,8 @@ fn is_over(isolate: &mut v8::Isolate, budget: &HeapBudget) -> bool {
         granted: 0,
     };
     let live = statistics.used_heap_size() + statistics.external_memory();
-    budget.note_heap(size, live) || budget.is_too_greedy()
+    budget.note_heap(size, live);
+    budget.excess()
 }
 
 /// Bytes of objects that have pages of their own, machine code left out. A small heap has few of them.
@@ -199,8 +212,8 @@ pub(super) struct HeapWatch {
 
 impl HeapWatch {
     /// Ends what runs: it uses more than it may.
-    fn end(&self) {
-        self.budget.exceed();
+    fn end(&self, excess: Excess) {
+        self.budget.exceed(excess);
         ffi_crash::suspect();
         self.handle.terminate_execution();
     }
@@ -239,7 +252,8 @@ fn settle(isolate: &mut v8::Isolate, watch: &HeapWatch) {
     isolate.remove_near_heap_limit_callback(near_heap_limit, limit.max(unasked));
     isolate.add_near_heap_limit_callback(near_heap_limit, watch.data());
     budget.grant(limit);
-    is_over(isolate, budget);
+    // For the ledger alone.
+    let _ = excess(isolate, budget);
 }
 
 /// V8 calls this on the thread that runs the isolate, inside an allocation that found no room, before its last collection: it
@@ -253,9 +267,15 @@ unsafe extern "C" fn near_heap_limit(
     // SAFETY: see above; shared references to it are the only ones.
     let watch = unsafe { &*data.cast::<HeapWatch>() };
     let budget = &watch.budget;
-    budget.grow(|| cpu::hand_over(growth::ask));
+    budget.grow(|| {
+        if growth::is_crowded() {
+            cpu::hand_over(growth::ask)
+        } else {
+            cpu::without_seat(growth::ask)
+        }
+    });
     if budget.live_bytes() > budget.limit_bytes() {
-        watch.end();
+        watch.end(Excess::Limit);
     } else {
         // What it has become tells whether it may stay.
         watch.measure_soon();

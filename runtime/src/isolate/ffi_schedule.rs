@@ -2,7 +2,8 @@
 //!
 //! A thread with a short slice that wakes up takes the core at once from one with a longer slice. Threads that serve have a
 //! short one; one that computes for long goes on with a long one, so that an answer does not wait for the timer's tick. One
-//! between them is for starts: they give way to those that serve, and need not wait for those that compute.
+//! between them is for starts, and for instances that go as they used too much: they give way to those that serve, and need
+//! not wait for those that compute.
 //!
 //! Unsafe code: one system call that the C library has no function for.
 #![allow(unsafe_code)]
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 /// Slice of a thread that serves: near the least that the kernel takes (0.1 ms).
 pub const SERVING: Duration = Duration::from_micros(200);
-/// Slice of a thread that makes an instance.
+/// Slice of a thread that makes an instance, or takes down one that used too much.
 pub const STARTING: Duration = Duration::from_millis(5);
 /// Slice of a thread that computes for long: the most that the kernel takes.
 pub const COMPUTING: Duration = Duration::from_millis(100);

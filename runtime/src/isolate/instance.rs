@@ -12,7 +12,7 @@ use super::uncaught::{self, Uncaught};
 use super::{Blank, Positions, ffi_tables, modules, platform, texts};
 use crate::control::{LoadError, SentCode};
 use crate::limits::cpu::{CpuGuard, Ended, Terms};
-use crate::limits::heap::HeapBudget;
+use crate::limits::heap::{Excess, HeapBudget};
 use crate::web::host::{Completion, CompletionId, Exception, Host, HostSlot, RequestId, StreamId};
 use crate::web::{self, EntryError, Entrypoints, RequestHead, StartError};
 
@@ -113,7 +113,7 @@ pub enum End {
     /// Terminated: too many computed for long at once.
     GaveWay,
     /// Terminated: the instance uses more memory than it may. It must not be entered again.
-    HeapExceeded,
+    HeapExceeded(Excess),
     /// An exception reached the entry itself.
     Failed(Exception),
 }
@@ -161,17 +161,21 @@ impl Instance {
             v8::scope_with_context!(scope, &mut *locker, &isolate.context);
             load(scope, &isolate.entrypoints, blueprint)
         };
-        let over = ffi::measure_heap(&mut locker);
+        ffi::measure_heap(&mut locker);
+        let excess = budget.exceeded();
         blueprint.mark(&guard, false);
         let used = guard.finish();
         isolate.interrupter.resume();
         drop(locker);
 
-        if over {
+        if let Some(excess) = excess {
             let limit = budget.limit_bytes() >> 20;
-            return Err(internal(format!(
-                "the module's top level uses more memory than limits.memory allows ({limit} MiB): move work into the handler, or raise the limit"
-            )));
+            return Err(internal(match excess {
+                Excess::Limit => format!(
+                    "the module's top level uses more memory than limits.memory allows ({limit} MiB): move work into the handler, or raise the limit"
+                ),
+                Excess::Share => "the module's top level uses more memory than its share of what this runtime pod has left: try again, or move work into the handler".into(),
+            }));
         }
         if used.exhausted {
             return Err(internal(format!(
@@ -232,19 +236,19 @@ impl Instance {
         if !uncaught.is_empty() {
             used = guard.used();
         }
-        let over = isolate.budget.is_exceeded();
+        let excess = isolate.budget.exceeded();
         self.blueprint.mark(&guard, false);
         let used = guard.finish_at(used);
-        let end = match result {
-            _ if over => End::HeapExceeded,
+        let end = match (result, excess) {
+            (_, Some(excess)) => End::HeapExceeded(excess),
             _ if used.ended == Some(Ended::TimedOut) => End::TimedOut,
             _ if used.ended == Some(Ended::GaveWay) => End::GaveWay,
             _ if used.exhausted => End::CpuExhausted,
-            Ok(()) => End::Done,
-            Err(EntryError::Terminated) => End::CpuExhausted,
-            Err(EntryError::Exception(exception)) => End::Failed(exception),
+            (Ok(()), None) => End::Done,
+            (Err(EntryError::Terminated), None) => End::CpuExhausted,
+            (Err(EntryError::Exception(exception)), None) => End::Failed(exception),
         };
-        if used.exhausted || over {
+        if used.exhausted || excess.is_some() {
             isolate.interrupter.resume();
         }
         Outcome {

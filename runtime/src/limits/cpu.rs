@@ -265,6 +265,23 @@ pub(crate) fn out_of_memory() -> ! {
     }
 }
 
+/// Runs `wait`, which may block for what others hold, while another thread does what this one had to do, and another entry has
+/// this one's turn. The entry that runs here asks for its next turn at its next safe point.
+pub(crate) fn without_seat<R>(wait: impl FnOnce() -> R) -> R {
+    let had_seat = SLOT.with(|slot| {
+        let Some(slot) = slot.get().map(Registration::slot) else {
+            return false;
+        };
+        lock(&slot.entry)
+            .as_mut()
+            .is_some_and(Running::give_up_seat)
+    });
+    if had_seat && let Some(monitor) = MONITOR.get() {
+        monitor.turns.release();
+    }
+    hand_over(wait)
+}
+
 /// Runs `wait`, which may block, while another thread does what this one had to do. On a thread of no runtime only `wait`.
 pub(crate) fn hand_over<R>(wait: impl FnOnce() -> R) -> R {
     match Handle::try_current() {

@@ -13,6 +13,8 @@ use super::memory;
 
 /// By how much one may grow: the largest object of V8, and what surrounds it.
 pub const STRIDE_BYTES: usize = (1 << 30) + (64 << 20);
+/// Those that wait and hold up nobody meanwhile.
+pub const MOST_WAITING: usize = 64;
 /// Longest wait for the one before, which is inside one native of V8.
 const TURN: Duration = Duration::from_secs(10);
 /// Longest wait for room, while idle instances go.
@@ -27,6 +29,7 @@ pub struct Permit {
 }
 
 static TAKEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 static GROWS: AtomicBool = AtomicBool::new(false);
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 /// Looks for idle instances that found none.
@@ -35,12 +38,15 @@ static VAIN: AtomicUsize = AtomicUsize::new(0);
 /// Waits until the caller may grow. Bounded: then it may in any case, and V8 decides.
 pub fn ask() -> Permit {
     ASKED.fetch_add(1, Ordering::Relaxed);
+    WAITING.fetch_add(1, Ordering::Relaxed);
     let taken = TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut taken, waited) = TAKEN
         .1
         .wait_timeout_while(taken, TURN, |taken| *taken)
         .unwrap_or_else(PoisonError::into_inner);
+    WAITING.fetch_sub(1, Ordering::Relaxed);
     if waited.timed_out() && *taken {
+        tracing::warn!("a heap grows beside another, which took too long");
         return Permit { is_mine: false };
     }
     *taken = true;
@@ -57,6 +63,11 @@ pub fn ask() -> Permit {
         std::thread::sleep(LOOK);
     }
     Permit { is_mine: true }
+}
+
+/// Whether [`MOST_WAITING`] wait.
+pub fn is_crowded() -> bool {
+    WAITING.load(Ordering::Relaxed) >= MOST_WAITING
 }
 
 /// Nothing idle is left that could go.

@@ -9,11 +9,20 @@
 //!
 //! Once exceeded, a budget stays so: its instance answers what it holds with an error and is thrown away.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::growth::Permit;
 use super::memory::{self, HeapSize, Resource, Usage};
+
+/// Why an instance must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// It uses more than its own limit.
+    Limit,
+    /// All instances together use too much, and it more than its share.
+    Share,
+}
 
 /// Memory that one instance may use.
 #[derive(Debug)]
@@ -35,7 +44,8 @@ pub struct HeapBudget {
     growth: Mutex<Option<Permit>>,
     /// What the process' ledger holds for V8's heap.
     noted: [AtomicUsize; Resource::ALL.len()],
-    exceeded: AtomicBool,
+    /// Set once it must end: why, and what it used of V8's heap then.
+    leaving: OnceLock<(Excess, Usage)>,
 }
 
 impl HeapBudget {
@@ -52,7 +62,7 @@ impl HeapBudget {
             granted_bytes: AtomicUsize::new(0),
             growth: Mutex::new(None),
             noted: Default::default(),
-            exceeded: AtomicBool::new(false),
+            leaving: OnceLock::new(),
         }
     }
 
@@ -105,16 +115,14 @@ impl HeapBudget {
         memory::change_wasm(before, bytes);
     }
 
-    /// Notes the size of V8's heap; of it and of what hangs on it, `live_bytes` are in use. Whether that is more than the
-    /// instance may use.
-    pub fn note_heap(&self, size: HeapSize, live_bytes: usize) -> bool {
+    /// Notes the size of V8's heap; of it and of what hangs on it, `live_bytes` are in use.
+    pub fn note_heap(&self, size: HeapSize, live_bytes: usize) {
         self.heap_bytes.store(size.committed, Ordering::Relaxed);
         let shared = self.shared_bytes.load(Ordering::Relaxed);
         let live_bytes = live_bytes.saturating_sub(shared);
         self.live_bytes.store(live_bytes, Ordering::Relaxed);
         let granted = self.granted_bytes.load(Ordering::Relaxed);
         self.note(HeapSize { granted, ..size }.usage());
-        live_bytes > self.limit_bytes()
     }
 
     /// The isolate is gone.
@@ -172,39 +180,60 @@ impl HeapBudget {
         self.heap_bytes.load(Ordering::Relaxed) + self.outside_bytes.load(Ordering::Relaxed)
     }
 
-    /// What the instance uses of what the process has.
-    pub fn usage(&self) -> Usage {
+    /// What the process' ledger holds for V8's heap.
+    fn noted(&self) -> Usage {
         let mut usage = Usage::default();
         for resource in Resource::ALL {
             usage[resource] = self.noted[resource as usize].load(Ordering::Relaxed);
         }
+        usage
+    }
+
+    /// What the instance uses of what the process has.
+    pub fn usage(&self) -> Usage {
+        let mut usage = self.noted();
         usage[Resource::Resident] += self.outside_bytes.load(Ordering::Relaxed);
         usage[Resource::Mappings] += memory::wasm_mappings(self.wasm_bytes.load(Ordering::Relaxed));
         usage
     }
 
-    /// Whether the instance must end because all instances together use too much and it uses more than its share.
-    pub fn is_too_greedy(&self) -> bool {
+    /// Whether the instance must end, by what was last noted.
+    pub fn excess(&self) -> Option<Excess> {
+        if self.live_bytes() > self.limit_bytes() {
+            return Some(Excess::Limit);
+        }
         let mut usage = self.usage();
         let wasm = self.wasm_bytes.load(Ordering::Relaxed);
         usage[Resource::Resident] += wasm;
-        memory::is_too_greedy(usage)
+        memory::is_too_greedy(usage).then_some(Excess::Share)
     }
 
-    /// Marks the instance as past its limit.
-    pub fn exceed(&self) {
-        self.exceeded.store(true, Ordering::Release);
+    /// Marks the instance as one that must end.
+    pub fn exceed(&self, excess: Excess) {
+        self.leaving.get_or_init(|| {
+            let leaving = self.noted();
+            memory::leave(leaving);
+            (excess, leaving)
+        });
     }
 
-    /// Whether the instance went past its limit.
+    /// Why the instance was marked as one that must end.
+    pub fn exceeded(&self) -> Option<Excess> {
+        self.leaving.get().map(|(excess, _)| *excess)
+    }
+
+    /// Whether the instance was marked as one that must end.
     pub fn is_exceeded(&self) -> bool {
-        self.exceeded.load(Ordering::Acquire)
+        self.exceeded().is_some()
     }
 }
 
 impl Drop for HeapBudget {
     fn drop(&mut self) {
         self.note_end();
+        if let Some((_, leaving)) = self.leaving.take() {
+            memory::left(leaving);
+        }
         memory::release_outside(*self.outside_bytes.get_mut());
         memory::budgets(-1);
     }
@@ -253,8 +282,10 @@ mod tests {
     fn what_all_instances_share_does_not_count_for_each() {
         let budget = HeapBudget::new(1000);
         budget.share(300);
-        assert!(!budget.note_heap(HeapSize::default(), 1300));
-        assert!(budget.note_heap(HeapSize::default(), 1301));
+        budget.note_heap(HeapSize::default(), 1300);
+        assert_eq!(budget.excess(), None);
+        budget.note_heap(HeapSize::default(), 1301);
+        assert_eq!(budget.excess(), Some(Excess::Limit));
         assert_eq!(budget.live_bytes(), 1001);
     }
 }

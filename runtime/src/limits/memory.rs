@@ -10,6 +10,7 @@
 //! > full       no instance starts: it waits for those that go, else 503 with Retry-After
 //! > critical   an instance with more than its share that runs and grows is ended, as if past its own limit;
 //!              array buffers fail
+//! > last       the same, although enough are about to end and only have to give back what they use
 //! ```
 //!
 //! V8, or the kernel, ends the process where one of them is used up. What is left above `critical` is for those that run, between
@@ -81,6 +82,7 @@ struct Bound {
     easy: usize,
     full: usize,
     critical: usize,
+    last: usize,
 }
 
 /// What the process has.
@@ -108,6 +110,8 @@ pub struct HeapSize {
 pub struct Reservation(());
 
 static USED: [AtomicUsize; Resource::ALL.len()] = [const { AtomicUsize::new(0) }; 4];
+/// Of it: what those use that were told to end.
+static LEAVING: [AtomicUsize; Resource::ALL.len()] = [const { AtomicUsize::new(0) }; 4];
 /// Bytes outside the heaps.
 static OUTSIDE: AtomicUsize = AtomicUsize::new(0);
 /// To which WebAssembly memories may grow.
@@ -208,14 +212,16 @@ impl Capacity {
         let unasked_bytes =
             (RUNNING_BYTES / runs.max(1)).clamp(LEAST_UNASKED_BYTES, MOST_UNASKED_BYTES);
         let running_bytes = (unasked_bytes * runs).min(CAGE_BYTES / 2);
-        let memory_bytes = memory_bytes - BESIDE_BYTES.min(memory_bytes / 4);
+        let beside_bytes = BESIDE_BYTES.min(memory_bytes / 4);
+        let memory_bytes = memory_bytes - beside_bytes;
         let mappings = mappings.saturating_sub(MAPPINGS_BESIDE);
         let cage = CAGE_BYTES - running_bytes;
         Self {
             bounds: [
-                Bound::below(cage, 192 * MIB, 128 * MIB),
-                Bound::below(CODE_RANGE_BYTES - 64 * MIB, 32 * MIB, 32 * MIB),
-                Bound::below(memory_bytes, memory_bytes / 16, memory_bytes / 16),
+                Bound::below(cage, 192 * MIB, 128 * MIB).slack(running_bytes / 4),
+                Bound::below(CODE_RANGE_BYTES - 64 * MIB, 32 * MIB, 32 * MIB).slack(16 * MIB),
+                Bound::below(memory_bytes, memory_bytes / 16, memory_bytes / 16)
+                    .slack(beside_bytes / 4),
                 Bound::below(mappings, mappings / 64, mappings / 64),
             ],
             unasked_bytes,
@@ -230,6 +236,20 @@ impl Bound {
             easy: full.saturating_sub(easy),
             full,
             critical,
+            last: critical,
+        }
+    }
+
+    /// Whether one must end where so much is used, of it `leaving` by those that were told to end.
+    fn is_used_up(self, used: usize, leaving: usize) -> bool {
+        used.saturating_sub(leaving) > self.critical || used > self.last
+    }
+
+    /// With so much for those that grow while others end.
+    fn slack(self, amount: usize) -> Self {
+        Self {
+            last: self.critical.saturating_add(amount),
+            ..self
         }
     }
 }
@@ -354,9 +374,25 @@ pub(super) fn is_too_greedy(own: Usage) -> bool {
     let budgets = BUDGETS.load(Ordering::Relaxed).max(1);
     let used = measured();
     Resource::ALL.into_iter().any(|it| {
-        let critical = bound(it).critical;
-        used[it] > critical && own[it] > (critical / budgets).max(LEAST_SHARE[it])
+        let bound = bound(it);
+        let leaving = LEAVING[it as usize].load(Ordering::Relaxed);
+        bound.is_used_up(used[it], leaving)
+            && own[it] > (bound.critical / budgets).max(LEAST_SHARE[it])
     })
+}
+
+/// An instance that uses so much was told to end.
+pub(super) fn leave(own: Usage) {
+    for it in Resource::ALL {
+        LEAVING[it as usize].fetch_add(own[it], Ordering::Relaxed);
+    }
+}
+
+/// It is gone.
+pub(super) fn left(own: Usage) {
+    for it in Resource::ALL {
+        LEAVING[it as usize].fetch_sub(own[it], Ordering::Relaxed);
+    }
 }
 
 /// Takes bytes outside the heaps, unless there is no room.
@@ -478,6 +514,19 @@ mod tests {
                 "{bound:?}"
             );
         }
+    }
+
+    #[test]
+    fn no_more_end_than_must_unless_the_last_is_used() {
+        let bound = Bound::below(1000, 50, 50).slack(100);
+        assert!(!bound.is_used_up(1000, 0));
+        assert!(bound.is_used_up(1001, 0));
+        assert!(!bound.is_used_up(1050, 50));
+        assert!(bound.is_used_up(1051, 50));
+        assert!(!bound.is_used_up(1100, 500));
+        assert!(bound.is_used_up(1101, 500));
+        // A measurement may be behind.
+        assert!(!bound.is_used_up(10, 20));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use isolet_crds::bundle::FunctionIdentity;
 
 use super::account::Account;
 use super::cpu::Ended;
+use super::growth;
 use super::stopwatch::{Anchor, Stopwatch};
 use super::turns::Turns;
 use crate::isolate::{Interrupter, ThreadClock};
@@ -133,9 +134,9 @@ pub fn start_monitor(cores: usize, stuck: Stuck) -> std::io::Result<()> {
 }
 
 /// Threads that a worker for so many cores may have in addition to those that serve: one for each entry that waits for its
-/// turn or runs, and some for starts.
+/// turn, waits to grow or runs, and some for starts.
 pub fn extra_threads(cores: usize) -> usize {
-    most_parked(cores) + 4 * cores + 32
+    most_parked(cores) + growth::MOST_WAITING + 4 * cores + 32
 }
 
 fn most_parked(cores: usize) -> usize {
@@ -333,6 +334,15 @@ impl Running {
         self.is_asked = false;
         self.has_seat = has_seat;
         self.slice = used;
+    }
+
+    /// It has no seat any more, and is to ask for one like an entry that begins. Says whether it had one.
+    pub(super) fn give_up_seat(&mut self) -> bool {
+        let had_seat = std::mem::replace(&mut self.has_seat, false);
+        if had_seat {
+            self.asked = 0;
+        }
+        had_seat
     }
 
     /// V8 begins to collect garbage, or is done with it.

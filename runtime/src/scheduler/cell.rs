@@ -27,7 +27,7 @@ use super::outbound::Fetched;
 use super::revision::Revision;
 use super::state::{Answer, SharedState, State, ended};
 use crate::control::LoadError;
-use crate::isolate::ffi_schedule::{COMPUTING, with_slice};
+use crate::isolate::ffi_schedule::{COMPUTING, STARTING, with_slice};
 use crate::isolate::{Blank, End, Entry, FINALIZERS_CPU, Instance, Outcome, Uncaught};
 use crate::limits::cpu::{self, Terms};
 use crate::limits::heap::HeapBudget;
@@ -83,7 +83,8 @@ struct Slot {
     queue: VecDeque<Event>,
     /// When the event that runs began.
     turn_began: Option<Instant>,
-    dead: bool,
+    /// Set once it is dead: what requests are told that it had not begun.
+    dead: Option<RequestError>,
 }
 
 /// What an instance is entered for.
@@ -126,7 +127,7 @@ impl Cell {
                 instance: None,
                 queue: VecDeque::new(),
                 turn_began: None,
-                dead: false,
+                dead: None,
             }),
             state: Arc::new(Mutex::new(State::new())),
             revision: Arc::clone(revision),
@@ -221,11 +222,11 @@ impl Cell {
     /// The instance, if the caller is its owner now.
     fn enqueue(&self, event: Event) -> Option<Box<Instance>> {
         let mut slot = lock(&self.slot);
-        if slot.dead {
+        if let Some(why) = slot.dead {
             drop(slot);
             if let Event::Dispatch(request, ..) = event {
                 let mut state = lock(&self.state);
-                state.fail(request, RequestError::MemoryLimitExceeded.into());
+                state.fail(request, why.into());
                 state.forget(request);
             }
             return None;
@@ -383,9 +384,9 @@ impl Cell {
             .used_cpu(&revision.metrics, outcome.cpu);
         revision.report_uncaught(outcome.uncaught);
         // Before the callers know: what they ask next shall find another instance.
-        let is_over = matches!(outcome.end, End::HeapExceeded);
+        let mut dead = None;
         match outcome.end {
-            End::HeapExceeded => revision.retire(self),
+            End::HeapExceeded(_) => revision.retire(self),
             End::CpuExhausted | End::TimedOut | End::GaveWay => revision.replace(self),
             End::Done | End::Failed(_) => {}
         }
@@ -414,11 +415,13 @@ impl Cell {
                 late.extend(state.fail(request, RequestError::TooBusy.into()));
                 state.forget(request);
             }
-            End::HeapExceeded => {
+            End::HeapExceeded(excess) => {
+                let why = RequestError::from(excess);
                 for request in state.all_requests() {
-                    late.extend(state.fail(request, RequestError::MemoryLimitExceeded.into()));
+                    late.extend(state.fail(request, why.into()));
                     state.forget(request);
                 }
+                dead = Some(why);
             }
         }
         let mut orphans = state.settle();
@@ -431,8 +434,8 @@ impl Cell {
         if is_worn {
             revision.retire(self);
         }
-        if is_over {
-            self.die(instance);
+        if let Some(why) = dead {
+            self.die(instance, why);
             return None;
         }
         let mut slot = lock(&self.slot);
@@ -505,17 +508,17 @@ impl Cell {
         !lock(&self.state).is_idle()
     }
 
-    fn die(&self, instance: Box<Instance>) {
+    fn die(&self, instance: Box<Instance>, why: RequestError) {
         let queue = {
             let mut slot = lock(&self.slot);
-            slot.dead = true;
+            slot.dead = Some(why);
             std::mem::take(&mut slot.queue)
         };
         drop(queue);
         let place = lock(&self.place).take();
-        // Taking an isolate down takes milliseconds.
+        // Taking an isolate down takes milliseconds. Others may need its memory, so those that compute do not go first.
         self.revision.services.runtime.spawn_blocking(move || {
-            with_slice(COMPUTING, || drop(instance));
+            with_slice(STARTING, || drop(instance));
             drop(place);
         });
     }

@@ -4,6 +4,7 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use super::body::Body;
+use crate::limits::heap::Excess;
 
 /// Why a request got no answer from its function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -23,6 +24,9 @@ pub enum RequestError {
     /// The instance used up `limits.memory`.
     #[error("the function used more memory than its limits.memory allows")]
     MemoryLimitExceeded,
+    /// All instances together used too much memory, and this one more than its share.
+    #[error("this runtime pod has no memory left, and the function used more of it than its share")]
+    MemoryPressure,
     /// `limits.concurrency` requests are under way.
     #[error("the function has as many requests under way as its limits.concurrency allows")]
     ConcurrencyLimitExceeded,
@@ -48,6 +52,15 @@ pub enum RequestError {
     Overloaded,
 }
 
+impl From<Excess> for RequestError {
+    fn from(excess: Excess) -> Self {
+        match excess {
+            Excess::Limit => Self::MemoryLimitExceeded,
+            Excess::Share => Self::MemoryPressure,
+        }
+    }
+}
+
 impl RequestError {
     /// Name in answers, logs and metrics.
     pub fn reason(self) -> &'static str {
@@ -57,6 +70,7 @@ impl RequestError {
             Self::Suspended => "Suspended",
             Self::CpuLimitExceeded => "CPULimitExceeded",
             Self::MemoryLimitExceeded => "MemoryLimitExceeded",
+            Self::MemoryPressure => "MemoryPressure",
             Self::ConcurrencyLimitExceeded => "ConcurrencyLimitExceeded",
             Self::TooBusy => "TooBusy",
             Self::Timeout => "Timeout",
@@ -78,6 +92,7 @@ impl RequestError {
             Self::Suspended
             | Self::CpuLimitExceeded
             | Self::MemoryLimitExceeded
+            | Self::MemoryPressure
             | Self::ConcurrencyLimitExceeded
             | Self::TooBusy
             | Self::StartFailed
@@ -99,7 +114,10 @@ impl RequestError {
         }
         if matches!(
             self,
-            Self::ConcurrencyLimitExceeded | Self::TooBusy | Self::Overloaded
+            Self::MemoryPressure
+                | Self::ConcurrencyLimitExceeded
+                | Self::TooBusy
+                | Self::Overloaded
         ) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
