@@ -278,6 +278,65 @@ async fn greedy_functions_cannot_use_up_the_memory_of_the_process() {
     );
 }
 
+/// Requests that wait hold what V8's cage has, as far as they may; then one makes the largest object that there is. V8 would end
+/// the process if it did not fit.
+#[tokio::test]
+async fn the_largest_object_fits_whatever_those_that_wait_hold() {
+    const HOLDERS: usize = 8;
+    let holder = "const kept = [];
+        export default { async fetch(request) {
+          while (kept.length < 50_000) kept.push(new Array(1000).fill(kept.length + 0.5));
+          await fetch('http://hold.test/');
+          return new Response('kept');
+        } }";
+    let large = "export default { fetch() {
+        const text = '\\u2014'.repeat((1 << 29) - 24);
+        return new Response(`${text.charCodeAt(1 << 28)}`);
+    } }";
+    let (builder, release, waiting) = holding(worker().function("small", COUNTER));
+    let mut worker = builder.start().await;
+    let generous = |name: &str, source: &str| {
+        Function::new(name, source).limits(|limits| {
+            limits.memory_bytes = 2 << 30;
+            limits.cpu_ms = 60_000;
+            limits.timeout_ms = 120_000;
+        })
+    };
+    worker.put(&generous("large", large)).await.unwrap();
+    let mut held = Vec::new();
+    for index in 0..HOLDERS {
+        let name = format!("holder{index}");
+        worker.put(&generous(&name, holder)).await.unwrap();
+        let exchange = worker.request(&name, "/");
+        held.push(tokio::spawn(async move { exchange.send().await.status }));
+        eventually("it holds its memory, or was ended", async || {
+            waiting.load(Ordering::SeqCst) > index || held[index].is_finished()
+        })
+        .await;
+    }
+    let answer = worker.get("large", "/").await;
+    match answer.status {
+        200 => assert_eq!(answer.text().await, "8212"),
+        // Counted twice, as large objects are, it may be too much.
+        _ => assert_eq!(answer.error().await, (503, "MemoryPressure".into())),
+    }
+    assert_eq!(worker.get("small", "/").await.status, 200);
+    release.send(true).unwrap();
+    let mut statuses = Vec::new();
+    for held in held {
+        statuses.push(held.await.unwrap());
+    }
+    assert!(
+        statuses.iter().all(|status| [200, 503].contains(status)),
+        "{statuses:?}"
+    );
+    assert!(statuses.contains(&200), "{statuses:?}");
+    assert!(worker.is_alive());
+    let log = worker.log.lines();
+    let failed = log.iter().find(|line| line.contains("no memory left\""));
+    assert_eq!(failed, None);
+}
+
 #[tokio::test]
 async fn an_idle_instance_gives_back_what_it_used() {
     let source = "export default { fetch() {

@@ -2,7 +2,8 @@
 //!
 //! V8 tells that a heap is at its limit, not what it is about to allocate: that may be a string of 1 GiB, and V8 ends the
 //! process where it does not fit. So a heap that reaches what it may have without asking waits here, on its own thread, until
-//! no other is at this and the coldest idle instances have made room; then it may have any one object that there is.
+//! no other is at this and the coldest idle instances have made room, or where nothing is idle those that hold most; then it may
+//! have any one object that there is.
 //! After that step it is measured: it gets a limit that fits what it has become, or is ended.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +18,7 @@ pub const STRIDE_BYTES: usize = (1 << 30) + (64 << 20);
 pub const MOST_WAITING: usize = 64;
 /// Longest wait for the one before, which is inside one native of V8.
 const TURN: Duration = Duration::from_secs(10);
-/// Longest wait for room, while idle instances go.
+/// Longest wait for room, while instances go.
 const ROOM: Duration = Duration::from_secs(1);
 /// Between two looks whether there is room.
 const LOOK: Duration = Duration::from_millis(5);
@@ -31,6 +32,8 @@ pub struct Permit {
 static TAKEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 static GROWS: AtomicBool = AtomicBool::new(false);
+/// One waits for room, and nothing is idle that could go.
+static PRESSED: AtomicBool = AtomicBool::new(false);
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 /// Looks for idle instances that found none.
 static VAIN: AtomicUsize = AtomicUsize::new(0);
@@ -54,14 +57,15 @@ pub fn ask() -> Permit {
     GROWS.store(true, Ordering::Relaxed);
     let until = Instant::now() + ROOM;
     let vain = VAIN.load(Ordering::Relaxed);
-    // The second look that finds nothing began after this one's alarm.
-    while !memory::has_room_to_grow()
-        && VAIN.load(Ordering::Relaxed) < vain + 2
-        && Instant::now() < until
-    {
+    while !memory::has_room_to_grow() && Instant::now() < until {
+        // The second look that finds nothing began after this one's alarm.
+        if VAIN.load(Ordering::Relaxed) >= vain + 2 {
+            PRESSED.store(true, Ordering::Relaxed);
+        }
         memory::raise_alarm();
         std::thread::sleep(LOOK);
     }
+    PRESSED.store(false, Ordering::Relaxed);
     Permit { is_mine: true }
 }
 
@@ -73,6 +77,11 @@ pub fn is_crowded() -> bool {
 /// Nothing idle is left that could go.
 pub fn nothing_goes() {
     VAIN.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Whether those that hold memory must end: one needs room to grow, and nothing is idle that could go.
+pub fn is_pressed() -> bool {
+    PRESSED.load(Ordering::Relaxed)
 }
 
 /// Whether one grows, or waits for the room to.

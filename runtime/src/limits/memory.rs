@@ -21,12 +21,12 @@
 use std::fs::File;
 use std::io;
 use std::ops::{Index, IndexMut};
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::growth::{self, STRIDE_BYTES};
+use super::machine;
 
 const MIB: usize = 1 << 20;
 /// V8's cage without what no isolate gets: the read-only heap.
@@ -198,7 +198,7 @@ impl Capacity {
     /// that is found, if it is not 0; `runs` is how many threads are inside V8 at once.
     pub fn read(memory_bytes: usize, runs: usize) -> Self {
         let memory_bytes = match memory_bytes {
-            0 => memory_limit(|path| std::fs::read_to_string(path).ok()),
+            0 => machine::memory_limit(|path| std::fs::read_to_string(path).ok()),
             given => given,
         };
         let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count")
@@ -245,6 +245,14 @@ impl Bound {
         used.saturating_sub(leaving) > self.critical || used > self.last
     }
 
+    /// Where so much is to be left for one that grows.
+    fn without(self, amount: usize) -> Self {
+        Self {
+            critical: self.critical.saturating_sub(amount),
+            ..self
+        }
+    }
+
     /// With so much for those that grow while others end.
     fn slack(self, amount: usize) -> Self {
         Self {
@@ -252,26 +260,6 @@ impl Bound {
             ..self
         }
     }
-}
-
-/// The memory that this process and its like may have: its control group's limit (either version), else the machine's.
-fn memory_limit(read: impl Fn(&str) -> Option<String>) -> usize {
-    let number = |path| read(path).and_then(|text| text.trim().parse::<usize>().ok());
-    let machine = read("/proc/meminfo")
-        .and_then(|text| {
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix("MemTotal:"))?;
-            line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()
-        })
-        .map_or(usize::MAX, |kib| kib << 10);
-    [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ]
-    .into_iter()
-    .filter_map(number)
-    .fold(machine, usize::min)
 }
 
 /// Says what the process has, once; without it, what a machine without limits has. Opens a file: to be called before the
@@ -303,7 +291,27 @@ pub fn used() -> Usage {
 
 /// Whether the one that grows has room to.
 pub(super) fn has_room_to_grow() -> bool {
-    measured()[Resource::Cage] + STRIDE_BYTES <= bound(Resource::Cage).critical
+    lacks(0) == 0
+}
+
+/// Bytes of the cage that must become free for the one that wants to grow, where it finds nothing idle that could go; without
+/// those of instances that were told to end.
+pub fn lacks_to_grow() -> usize {
+    if growth::is_pressed() {
+        lacks(LEAVING[Resource::Cage as usize].load(Ordering::Relaxed))
+    } else {
+        0
+    }
+}
+
+fn lacks(leaving: usize) -> usize {
+    let used = measured()[Resource::Cage].saturating_sub(leaving);
+    (used + STRIDE_BYTES).saturating_sub(bound(Resource::Cage).critical)
+}
+
+/// What no instance is ended for, however little there is for the others.
+pub fn least_share(resource: Resource) -> usize {
+    LEAST_SHARE[resource]
 }
 
 fn measured() -> Usage {
@@ -374,7 +382,10 @@ pub(super) fn is_too_greedy(own: Usage) -> bool {
     let budgets = BUDGETS.load(Ordering::Relaxed).max(1);
     let used = measured();
     Resource::ALL.into_iter().any(|it| {
-        let bound = bound(it);
+        let mut bound = bound(it);
+        if it == Resource::Cage && growth::is_pressed() {
+            bound = bound.without(STRIDE_BYTES);
+        }
         let leaving = LEAVING[it as usize].load(Ordering::Relaxed);
         bound.is_used_up(used[it], leaving)
             && own[it] > (bound.critical / budgets).max(LEAST_SHARE[it])
@@ -456,7 +467,7 @@ pub fn sample() {
     {
         return;
     }
-    let Some(resident) = STATM.get().and_then(resident_bytes) else {
+    let Some(resident) = STATM.get().and_then(machine::resident_bytes) else {
         return;
     };
     let counted =
@@ -465,15 +476,6 @@ pub fn sample() {
         resident.cast_signed() - counted.cast_signed(),
         Ordering::Relaxed,
     );
-}
-
-/// Of `/proc/self/statm`: its second number, in pages.
-fn resident_bytes(statm: &File) -> Option<usize> {
-    let mut text = [0; 128];
-    let length = statm.read_at(&mut text, 0).ok()?;
-    let text = std::str::from_utf8(&text[..length]).ok()?;
-    let pages: usize = text.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size())
 }
 
 /// Ends [`wait_until_tight`].
@@ -538,24 +540,6 @@ mod tests {
             assert!(left >= (capacity.unasked_bytes * runs).min(CAGE_BYTES / 2));
             assert!(cage.easy > 1 << 30);
         }
-    }
-
-    #[test]
-    fn the_smallest_limit_counts() {
-        let meminfo = "MemTotal:       24684032 kB\nMemFree: 1 kB\n";
-        let limit = |group: &'static str, old: &'static str| {
-            memory_limit(|path| match path {
-                "/proc/meminfo" => Some(meminfo.into()),
-                "/sys/fs/cgroup/memory.max" => Some(group.into()),
-                _ => Some(old.into()),
-            })
-        };
-        let machine = 24_684_032 << 10;
-        assert_eq!(limit("max\n", ""), machine);
-        assert_eq!(limit("536870912\n", ""), 512 * MIB);
-        assert_eq!(limit("", "9223372036854771712\n"), machine);
-        assert_eq!(limit("", "1073741824"), 1 << 30);
-        assert_eq!(memory_limit(|_| None), usize::MAX);
     }
 
     #[test]

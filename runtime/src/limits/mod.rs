@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod files;
 pub mod growth;
 pub mod heap;
+mod machine;
 pub mod memory;
 mod monitor;
 mod stopwatch;

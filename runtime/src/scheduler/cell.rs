@@ -30,7 +30,7 @@ use crate::control::LoadError;
 use crate::isolate::ffi_schedule::{COMPUTING, STARTING, with_slice};
 use crate::isolate::{Blank, End, Entry, FINALIZERS_CPU, Instance, Outcome, Uncaught};
 use crate::limits::cpu::{self, Terms};
-use crate::limits::heap::HeapBudget;
+use crate::limits::heap::{Excess, HeapBudget};
 use crate::limits::memory::Usage;
 use crate::limits::wall_clock::WallClock;
 use crate::server::error::RequestError;
@@ -384,7 +384,6 @@ impl Cell {
             .used_cpu(&revision.metrics, outcome.cpu);
         revision.report_uncaught(outcome.uncaught);
         // Before the callers know: what they ask next shall find another instance.
-        let mut dead = None;
         match outcome.end {
             End::HeapExceeded(_) => revision.retire(self),
             End::CpuExhausted | End::TimedOut | End::GaveWay => revision.replace(self),
@@ -416,12 +415,9 @@ impl Cell {
                 state.forget(request);
             }
             End::HeapExceeded(excess) => {
-                let why = RequestError::from(excess);
-                for request in state.all_requests() {
-                    late.extend(state.fail(request, why.into()));
-                    state.forget(request);
-                }
-                dead = Some(why);
+                drop(state);
+                self.die(instance, excess.into());
+                return None;
             }
         }
         let mut orphans = state.settle();
@@ -433,10 +429,6 @@ impl Cell {
         late.iter().for_each(|late| revision.report(late));
         if is_worn {
             revision.retire(self);
-        }
-        if let Some(why) = dead {
-            self.die(instance, why);
-            return None;
         }
         let mut slot = lock(&self.slot);
         slot.queue.extend(orphans.into_iter().map(Event::Orphan));
@@ -508,6 +500,19 @@ impl Cell {
         !lock(&self.state).is_idle()
     }
 
+    /// Ends an instance with requests that all wait for something, for the memory that it holds. Does nothing if one runs.
+    pub(super) fn make_room(self: &Arc<Self>) {
+        let Some(instance) = lock(&self.slot).instance.take() else {
+            return;
+        };
+        if let Some(budget) = self.budget().upgrade() {
+            budget.exceed(Excess::Share);
+        }
+        // Before the callers know: what they ask next shall find another instance.
+        self.revision.retire(self);
+        self.die(instance, Excess::Share.into());
+    }
+
     fn die(&self, instance: Box<Instance>, why: RequestError) {
         let queue = {
             let mut slot = lock(&self.slot);
@@ -515,6 +520,8 @@ impl Cell {
             std::mem::take(&mut slot.queue)
         };
         drop(queue);
+        let late = lock(&self.state).fail_all(why);
+        late.iter().for_each(|late| self.revision.report(late));
         let place = lock(&self.place).take();
         // Taking an isolate down takes milliseconds. Others may need its memory, so those that compute do not go first.
         self.revision.services.runtime.spawn_blocking(move || {

@@ -100,6 +100,25 @@ pub(super) fn victims(
     victims
 }
 
+/// Which of those with requests under way go, where all that is idle has gone and more of the cage is needed: the largest. Takes
+/// and gives bytes of the cage, and indices.
+pub(super) fn holders(held: &[usize], needed: usize) -> Vec<usize> {
+    let least = memory::least_share(Resource::Cage);
+    let mut largest: Vec<usize> = (0..held.len())
+        .filter(|index| held[*index] > least)
+        .collect();
+    largest.sort_by_key(|index| std::cmp::Reverse(held[*index]));
+    let mut freed = 0;
+    largest
+        .into_iter()
+        .take_while(|index| {
+            let is_needed = freed < needed;
+            freed += held[*index];
+            is_needed
+        })
+        .collect()
+}
+
 /// What there may be of everything.
 pub(super) fn most(most_instances: usize) -> Totals {
     Totals {
@@ -172,6 +191,16 @@ mod tests {
             victims(&some, now, most),
             [(1, Reason::Used(Resource::Code))]
         );
+    }
+
+    #[test]
+    fn of_those_that_hold_memory_the_largest_go_until_there_is_enough() {
+        let held = [3, 300, 100, 200].map(|mib| mib * MIB);
+        assert_eq!(holders(&held, 0), Vec::<usize>::new());
+        assert_eq!(holders(&held, 1), [1]);
+        assert_eq!(holders(&held, 301 * MIB), [1, 3]);
+        // Not the small ones, however many.
+        assert_eq!(holders(&held, usize::MAX), [1, 3, 2]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use hyper::body::{Body, Incoming};
 use isolet_crds::bundle::{Bundle, FunctionIdentity, SecretValues};
 use tokio::time::Instant;
 
+use super::cell::Load;
 use super::eviction::{self, Totals};
 use super::inbound::Inbound;
 use super::revision::Revision;
@@ -21,6 +22,7 @@ use crate::control::{LoadError, Loaded, SentCode};
 use crate::isolate::{Blueprint, ffi_schedule, platform};
 use crate::limits::body::BodyLimit;
 use crate::limits::heap::HeapBudget;
+use crate::limits::memory::Resource;
 use crate::limits::{growth, memory};
 use crate::router::Router;
 use crate::server::error::RequestError;
@@ -241,6 +243,7 @@ impl Functions {
         let victims = eviction::victims(&candidates, now, most);
         if victims.is_empty() && leaving.is_empty() {
             growth::nothing_goes();
+            make_room(&functions, leaving);
         }
         for (index, reason) in victims {
             let (revision, cell, _) = &live[index];
@@ -297,6 +300,29 @@ impl Functions {
     fn count(&self) {
         let count = lock(&self.by_uid).len();
         self.services.metrics.functions(count);
+    }
+}
+
+/// Ends what holds most and waits, where one needs room to grow and nothing is idle.
+fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) {
+    let needed = memory::lacks_to_grow();
+    if needed == 0 {
+        return;
+    }
+    let cells: Vec<_> = functions
+        .iter()
+        .filter_map(|function| function.revision())
+        .flat_map(|revision| revision.cells())
+        // The others run, and are measured there.
+        .filter(|cell| cell.load() == Load::Free)
+        .collect();
+    let held: Vec<_> = cells
+        .iter()
+        .map(|cell| cell.usage()[Resource::Cage])
+        .collect();
+    for index in eviction::holders(&held, needed) {
+        leaving.push(cells[index].budget());
+        cells[index].make_room();
     }
 }
 

@@ -333,6 +333,13 @@ impl Revision {
         Some((current.cell.clone()?, current.used?.elapsed()))
     }
 
+    /// All instances that may get requests.
+    pub(super) fn cells(&self) -> Vec<Arc<Cell>> {
+        let current = lock(&self.current);
+        let further = current.further.iter().map(|(cell, _)| cell);
+        current.cell.iter().chain(further).cloned().collect()
+    }
+
     pub(super) fn running(&self) -> Option<Arc<Cell>> {
         lock(&self.current).cell.clone()
     }

@@ -471,8 +471,15 @@ impl State {
         self.requests.remove(&request);
     }
 
-    pub(super) fn all_requests(&self) -> Vec<RequestId> {
-        self.requests.keys().copied().collect()
+    /// Fails and forgets all requests; gives the failures back of those whose callers already have an answer.
+    pub(super) fn fail_all(&mut self, error: RequestError) -> Vec<Failure> {
+        let requests: Vec<_> = self.requests.keys().copied().collect();
+        let mut late = Vec::new();
+        for request in requests {
+            late.extend(self.fail(request, error.into()));
+            self.forget(request);
+        }
+        late
     }
 }
 
