@@ -308,9 +308,10 @@ async fn the_largest_object_fits_whatever_those_that_wait_hold() {
         let name = format!("holder{index}");
         worker.put(&generous(&name, holder)).await.unwrap();
         let exchange = worker.request(&name, "/");
+        let before = waiting.load(Ordering::SeqCst);
         held.push(tokio::spawn(async move { exchange.send().await.status }));
         eventually("it holds its memory, or was ended", async || {
-            waiting.load(Ordering::SeqCst) > index || held[index].is_finished()
+            waiting.load(Ordering::SeqCst) > before || held[index].is_finished()
         })
         .await;
     }

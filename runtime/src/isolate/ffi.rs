@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::{ffi_crash, ffi_interrupt, texts};
 use crate::control::BREADCRUMB_BYTES;
 use crate::limits::heap::{Excess, HeapBudget};
-use crate::limits::memory::{self, HeapSize};
+use crate::limits::memory::{self, HeapSize, Resource};
 use crate::limits::{cpu, growth};
 
 /// Takes ownership of a file descriptor that the parent process passed down by number.
@@ -231,13 +231,13 @@ impl HeapWatch {
     }
 }
 
-/// Once a heap that had to ask has grown, it gets a limit of its own; once it is small again, the one that all have. Not
-/// called inside V8's callbacks for collections and limits.
+/// Once a heap that had to ask has grown, it gets a limit of its own, and leaves room for the next or is marked; once it is small
+/// again, the limit that all have. Not called inside V8's callbacks for collections and limits.
 fn settle(isolate: &mut v8::Isolate, watch: &HeapWatch) {
     let budget = &watch.budget;
     let heap_bytes = isolate.get_heap_statistics().total_heap_size();
     let unasked = memory::unasked_bytes();
-    let has_grown = budget.grown();
+    let has_grown = budget.is_growing();
     let granted = budget.granted_bytes();
     let is_small = granted > 0 && heap_bytes < unasked / 2;
     if !has_grown && !is_small {
@@ -254,6 +254,18 @@ fn settle(isolate: &mut v8::Isolate, watch: &HeapWatch) {
     budget.grant(limit);
     // For the ledger alone.
     let _ = excess(isolate, budget);
+    if !has_grown {
+        return;
+    }
+    let bytes = budget.usage()[Resource::Cage];
+    let has_room = memory::has_room_to_grow() || cpu::without_seat(|| growth::leave_room(bytes));
+    if has_room {
+        budget.grown();
+    } else {
+        // The next one may grow once this one's memory is free.
+        budget.exceed(Excess::Share);
+        ffi_crash::suspect();
+    }
 }
 
 /// V8 calls this on the thread that runs the isolate, inside an allocation that found no room, before its last collection: it

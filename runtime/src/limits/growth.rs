@@ -4,7 +4,8 @@
 //! process where it does not fit. So a heap that reaches what it may have without asking waits here, on its own thread, until
 //! no other is at this and the coldest idle instances have made room, or where nothing is idle those that hold most; then it may
 //! have any one object that there is.
-//! After that step it is measured: it gets a limit that fits what it has become, or is ended.
+//! After that step it is measured: it gets a limit that fits what it has become, and leaves as much room for the next one, or is
+//! ended.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -16,8 +17,9 @@ use super::memory;
 pub const STRIDE_BYTES: usize = (1 << 30) + (64 << 20);
 /// Those that wait and hold up nobody meanwhile.
 pub const MOST_WAITING: usize = 64;
-/// Longest wait for the one before, which is inside one native of V8.
-const TURN: Duration = Duration::from_secs(10);
+/// Longest wait for those before, each of which is inside one native of V8. To go on beside another may take the room that it
+/// was promised: V8 would end the process.
+const TURN: Duration = Duration::from_secs(300);
 /// Longest wait for room, while instances go.
 const ROOM: Duration = Duration::from_secs(1);
 /// Between two looks whether there is room.
@@ -32,10 +34,10 @@ pub struct Permit {
 static TAKEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 static GROWS: AtomicBool = AtomicBool::new(false);
-/// One waits for room, and nothing is idle that could go.
-static PRESSED: AtomicBool = AtomicBool::new(false);
+/// Instances that use more bytes of the cage must end: one waits for room, and nothing is idle that could go.
+static ENDS_ABOVE: AtomicUsize = AtomicUsize::new(usize::MAX);
 static ASKED: AtomicUsize = AtomicUsize::new(0);
-/// Looks for idle instances that found none.
+/// Looks for instances that can go that found none.
 static VAIN: AtomicUsize = AtomicUsize::new(0);
 
 /// Waits until the caller may grow. Bounded: then it may in any case, and V8 decides.
@@ -55,18 +57,40 @@ pub fn ask() -> Permit {
     *taken = true;
     drop(taken);
     GROWS.store(true, Ordering::Relaxed);
+    // What it gets cannot be refused any more, so all others count as larger.
+    wait_for_room(0, true);
+    Permit { is_mine: true }
+}
+
+/// Called by one that has grown to so many bytes of the cage: makes room for the next, by what is idle and by what is larger.
+/// Whether there is room then.
+pub fn leave_room(bytes: usize) -> bool {
+    wait_for_room(bytes, false)
+}
+
+/// Waits until one can grow: idle instances go, then those that use more than `bytes`. Where `insists`, also for those to end
+/// that run.
+fn wait_for_room(bytes: usize, insists: bool) -> bool {
     let until = Instant::now() + ROOM;
-    let vain = VAIN.load(Ordering::Relaxed);
-    while !memory::has_room_to_grow() && Instant::now() < until {
+    let mut vain = VAIN.load(Ordering::Relaxed);
+    let mut is_pressing = false;
+    let mut has_room = memory::has_room_to_grow();
+    while !has_room && Instant::now() < until {
         // The second look that finds nothing began after this one's alarm.
         if VAIN.load(Ordering::Relaxed) >= vain + 2 {
-            PRESSED.store(true, Ordering::Relaxed);
+            if is_pressing && !insists {
+                break;
+            }
+            ENDS_ABOVE.store(bytes, Ordering::Relaxed);
+            is_pressing = true;
+            vain = VAIN.load(Ordering::Relaxed);
         }
         memory::raise_alarm();
         std::thread::sleep(LOOK);
+        has_room = memory::has_room_to_grow();
     }
-    PRESSED.store(false, Ordering::Relaxed);
-    Permit { is_mine: true }
+    ENDS_ABOVE.store(usize::MAX, Ordering::Relaxed);
+    has_room
 }
 
 /// Whether [`MOST_WAITING`] wait.
@@ -74,14 +98,14 @@ pub fn is_crowded() -> bool {
     WAITING.load(Ordering::Relaxed) >= MOST_WAITING
 }
 
-/// Nothing idle is left that could go.
+/// Nothing is left that could go.
 pub fn nothing_goes() {
     VAIN.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Whether those that hold memory must end: one needs room to grow, and nothing is idle that could go.
-pub fn is_pressed() -> bool {
-    PRESSED.load(Ordering::Relaxed)
+/// Instances that use more bytes of the cage must end: one needs room to grow, and nothing is idle that could go.
+pub fn ends_above() -> usize {
+    ENDS_ABOVE.load(Ordering::Relaxed)
 }
 
 /// Whether one grows, or waits for the room to.

@@ -151,9 +151,14 @@ impl HeapBudget {
         }
     }
 
-    /// Ends [`HeapBudget::grow`]; says whether it was under way.
-    pub fn grown(&self) -> bool {
-        self.growth().take().is_some()
+    /// Whether [`HeapBudget::grow`] is under way.
+    pub fn is_growing(&self) -> bool {
+        self.growth().is_some()
+    }
+
+    /// Ends [`HeapBudget::grow`].
+    pub fn grown(&self) {
+        *self.growth() = None;
     }
 
     fn growth(&self) -> std::sync::MutexGuard<'_, Option<Permit>> {

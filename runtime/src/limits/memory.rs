@@ -290,18 +290,17 @@ pub fn used() -> Usage {
 }
 
 /// Whether the one that grows has room to.
-pub(super) fn has_room_to_grow() -> bool {
+pub fn has_room_to_grow() -> bool {
     lacks(0) == 0
 }
 
 /// Bytes of the cage that must become free for the one that wants to grow, where it finds nothing idle that could go; without
 /// those of instances that were told to end.
 pub fn lacks_to_grow() -> usize {
-    if growth::is_pressed() {
-        lacks(LEAVING[Resource::Cage as usize].load(Ordering::Relaxed))
-    } else {
-        0
+    if growth::ends_above() == usize::MAX {
+        return 0;
     }
+    lacks(LEAVING[Resource::Cage as usize].load(Ordering::Relaxed))
 }
 
 fn lacks(leaving: usize) -> usize {
@@ -383,7 +382,7 @@ pub(super) fn is_too_greedy(own: Usage) -> bool {
     let used = measured();
     Resource::ALL.into_iter().any(|it| {
         let mut bound = bound(it);
-        if it == Resource::Cage && growth::is_pressed() {
+        if it == Resource::Cage && own[it] > growth::ends_above() {
             bound = bound.without(STRIDE_BYTES);
         }
         let leaving = LEAVING[it as usize].load(Ordering::Relaxed);

@@ -100,10 +100,9 @@ pub(super) fn victims(
     victims
 }
 
-/// Which of those with requests under way go, where all that is idle has gone and more of the cage is needed: the largest. Takes
-/// and gives bytes of the cage, and indices.
-pub(super) fn holders(held: &[usize], needed: usize) -> Vec<usize> {
-    let least = memory::least_share(Resource::Cage);
+/// Which of those with requests under way go, where all that is idle has gone and more of the cage is needed: the largest, of those
+/// with more than `least`. Takes bytes of the cage, gives indices.
+pub(super) fn holders(held: &[usize], needed: usize, least: usize) -> Vec<usize> {
     let mut largest: Vec<usize> = (0..held.len())
         .filter(|index| held[*index] > least)
         .collect();
@@ -196,11 +195,12 @@ mod tests {
     #[test]
     fn of_those_that_hold_memory_the_largest_go_until_there_is_enough() {
         let held = [3, 300, 100, 200].map(|mib| mib * MIB);
-        assert_eq!(holders(&held, 0), Vec::<usize>::new());
-        assert_eq!(holders(&held, 1), [1]);
-        assert_eq!(holders(&held, 301 * MIB), [1, 3]);
+        let least = 4 * MIB;
+        assert_eq!(holders(&held, 0, least), Vec::<usize>::new());
+        assert_eq!(holders(&held, 1, least), [1]);
+        assert_eq!(holders(&held, 301 * MIB, least), [1, 3]);
         // Not the small ones, however many.
-        assert_eq!(holders(&held, usize::MAX), [1, 3, 2]);
+        assert_eq!(holders(&held, usize::MAX, least), [1, 3, 2]);
     }
 
     #[test]

@@ -241,9 +241,8 @@ impl Functions {
         let mut now = self.totals(leaving);
         now.usage = now.usage.minus(surplus);
         let victims = eviction::victims(&candidates, now, most);
-        if victims.is_empty() && leaving.is_empty() {
+        if victims.is_empty() && leaving.is_empty() && !make_room(&functions, leaving) {
             growth::nothing_goes();
-            make_room(&functions, leaving);
         }
         for (index, reason) in victims {
             let (revision, cell, _) = &live[index];
@@ -303,11 +302,11 @@ impl Functions {
     }
 }
 
-/// Ends what holds most and waits, where one needs room to grow and nothing is idle.
-fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) {
+/// Ends what holds most and waits, where one needs room to grow and nothing is idle. Whether there was something.
+fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) -> bool {
     let needed = memory::lacks_to_grow();
     if needed == 0 {
-        return;
+        return false;
     }
     let cells: Vec<_> = functions
         .iter()
@@ -320,10 +319,13 @@ fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) {
         .iter()
         .map(|cell| cell.usage()[Resource::Cage])
         .collect();
-    for index in eviction::holders(&held, needed) {
-        leaving.push(cells[index].budget());
-        cells[index].make_room();
+    let least = memory::least_share(Resource::Cage).max(growth::ends_above());
+    let holders = eviction::holders(&held, needed, least);
+    for index in &holders {
+        leaving.push(cells[*index].budget());
+        cells[*index].make_room();
     }
+    !holders.is_empty()
 }
 
 impl Function {
