@@ -15,7 +15,7 @@ use super::memory;
 
 /// By how much one may grow: the largest object of V8, and what surrounds it.
 pub const STRIDE_BYTES: usize = (1 << 30) + (64 << 20);
-/// Those that wait and hold up nobody meanwhile.
+/// As many may wait without a seat, each on a thread of its own.
 pub const MOST_WAITING: usize = 64;
 /// Longest wait for those before, each of which is inside one native of V8. To go on beside another may take the room that it
 /// was promised: V8 would end the process.
