@@ -160,6 +160,35 @@ async fn what_runs_while_no_request_is_under_way_is_limited_too() {
     assert!(worker.log.lines().iter().all(|line| line.starts_with('{')));
 }
 
+/// The instance goes, not the next request.
+#[tokio::test]
+async fn what_uses_too_much_memory_while_no_request_is_under_way_fails_none() {
+    let source = "let count = 0;
+        const kept = [];
+        const registry = new FinalizationRegistry(() => {
+          console.log('callback runs');
+          kept.push(new Array(1 << 22), new Array(1 << 22));
+        });
+        export default { fetch() {
+          registry.register({}, 0);
+          // Enough to be collected in the first pause.
+          globalThis.kept = new Array(1 << 20).fill(1);
+          return new Response(`${++count}`);
+        } }";
+    let worker = worker()
+        .with(Function::new("hoarder", source).limits(|limits| limits.memory_bytes = 16 << 20))
+        .one_instance_each()
+        .start()
+        .await;
+    assert_eq!(worker.get("hoarder", "/").await.text().await, "1");
+    worker.log.line("callback runs").await;
+    eventually("the instance is gone", async || {
+        metric(&worker, "isolet_instances ").await == 0
+    })
+    .await;
+    assert_eq!(worker.get("hoarder", "/").await.text().await, "1");
+}
+
 #[tokio::test]
 async fn cpu_time_adds_up_over_the_entries_of_a_request() {
     let mut worker = worker()

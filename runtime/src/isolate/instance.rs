@@ -140,6 +140,8 @@ pub struct Compacted {
     pub finalizers_ended: bool,
     /// What they threw and nothing caught.
     pub uncaught: Vec<Uncaught>,
+    /// They, or what was there before, use more memory than they may: the instance must not be entered again.
+    pub exceeded: Option<Excess>,
 }
 
 impl Instance {
@@ -296,6 +298,7 @@ impl Instance {
             heap_bytes: isolate.budget.bytes(),
             finalizers_ended: used.exhausted,
             uncaught,
+            exceeded: isolate.budget.exceeded(),
         }
     }
 

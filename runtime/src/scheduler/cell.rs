@@ -459,6 +459,11 @@ impl Cell {
             );
             self.revision.console.write(ConsoleLevel::Error, text);
         }
+        if let Some(excess) = done.exceeded {
+            self.revision.retire(self);
+            self.die(instance, excess.into());
+            return;
+        }
         let mut slot = lock(&self.slot);
         if slot.queue.is_empty() {
             slot.instance = Some(instance);
