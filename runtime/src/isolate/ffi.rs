@@ -254,15 +254,20 @@ fn settle(isolate: &mut v8::Isolate, watch: &HeapWatch) {
     budget.grant(limit);
     // For the ledger alone.
     let _ = excess(isolate, budget);
-    if !has_grown {
-        return;
+    if has_grown {
+        give_growth_back(budget, limit > 0);
     }
+}
+
+/// The next one may grow, if one that stays large leaves room for that; else it is marked, and the next one may once its memory is
+/// free.
+fn give_growth_back(budget: &HeapBudget, is_large: bool) {
     let bytes = budget.usage()[Resource::Cage];
-    let has_room = memory::has_room_to_grow() || cpu::without_seat(|| growth::leave_room(bytes));
-    if has_room {
+    let leaves_room =
+        !is_large || memory::has_room_to_grow() || cpu::without_seat(|| growth::leave_room(bytes));
+    if leaves_room {
         budget.grown();
     } else {
-        // The next one may grow once this one's memory is free.
         budget.exceed(Excess::Share);
         ffi_crash::suspect();
     }
