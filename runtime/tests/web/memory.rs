@@ -64,7 +64,9 @@ fn requests_leave_nothing() {
             instance.heap_bytes()
         };
         let first = round(400);
-        let second = round(1200);
+        // What V8 keeps for itself, such as code that it has just optimised, comes and goes: up to 300 KB here. What requests
+        // leave stays, and is in the least of several figures, too.
+        let second = (0..5).map(|_| round(1200)).min().unwrap();
         assert!(
             second < first + 200_000,
             "the heap grew from {first} to {second} bytes"
