@@ -108,8 +108,7 @@ pub(super) fn measure_heap(isolate: &mut v8::Isolate) -> bool {
     if !budget.is_exceeded() && excess(isolate, budget).is_some() {
         isolate.low_memory_notification();
         if let Some(excess) = excess(isolate, budget) {
-            budget.exceed(excess);
-            ffi_crash::suspect();
+            watch.mark(excess);
         }
     }
     if !budget.is_exceeded() {
@@ -211,10 +210,15 @@ pub(super) struct HeapWatch {
 }
 
 impl HeapWatch {
-    /// Ends what runs: it uses more than it may.
-    fn end(&self, excess: Excess) {
+    /// It uses more than it may, and must end.
+    fn mark(&self, excess: Excess) {
         self.budget.exceed(excess);
         ffi_crash::suspect();
+    }
+
+    /// Ends what runs: it uses more than it may.
+    fn end(&self, excess: Excess) {
+        self.mark(excess);
         self.handle.terminate_execution();
     }
 
@@ -255,21 +259,20 @@ fn settle(isolate: &mut v8::Isolate, watch: &HeapWatch) {
     // For the ledger alone.
     let _ = excess(isolate, budget);
     if has_grown {
-        give_growth_back(budget, limit > 0);
+        give_growth_back(watch, limit > 0);
     }
 }
 
 /// The next one may grow, if one that stays large leaves room for that; else it is marked, and the next one may once its memory is
 /// free.
-fn give_growth_back(budget: &HeapBudget, is_large: bool) {
-    let bytes = budget.usage()[Resource::Cage];
+fn give_growth_back(watch: &HeapWatch, is_large: bool) {
+    let bytes = watch.budget.usage()[Resource::Cage];
     let leaves_room =
         !is_large || memory::has_room_to_grow() || cpu::without_seat(|| growth::leave_room(bytes));
     if leaves_room {
-        budget.grown();
+        watch.budget.grown();
     } else {
-        budget.exceed(Excess::Share);
-        ffi_crash::suspect();
+        watch.mark(Excess::Share);
     }
 }
 

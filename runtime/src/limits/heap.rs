@@ -44,8 +44,10 @@ pub struct HeapBudget {
     growth: Mutex<Option<Permit>>,
     /// What the process' ledger holds for V8's heap.
     noted: [AtomicUsize; Resource::ALL.len()],
-    /// Set once it must end: why, and what it used of V8's heap then.
-    leaving: OnceLock<(Excess, Usage)>,
+    /// Set once it must end.
+    exceeded: OnceLock<Excess>,
+    /// What the process' ledger holds as about to be given back: from then on until the isolate is gone.
+    leaving: [AtomicUsize; Resource::ALL.len()],
 }
 
 impl HeapBudget {
@@ -62,7 +64,8 @@ impl HeapBudget {
             granted_bytes: AtomicUsize::new(0),
             growth: Mutex::new(None),
             noted: Default::default(),
-            leaving: OnceLock::new(),
+            exceeded: OnceLock::new(),
+            leaving: Default::default(),
         }
     }
 
@@ -131,6 +134,15 @@ impl HeapBudget {
         self.note_wasm(0);
         self.heap_bytes.store(0, Ordering::Relaxed);
         self.note(Usage::default());
+        for resource in Resource::ALL {
+            let leaving = self.leaving[resource as usize].swap(0, Ordering::Relaxed);
+            memory::left(resource, leaving);
+        }
+    }
+
+    /// Whether its isolate is gone. Others may hold the budget for longer, such as bytes that a slow client has not taken.
+    pub fn is_gone(&self) -> bool {
+        self.noted() == Usage::default()
     }
 
     fn note(&self, usage: Usage) {
@@ -215,16 +227,19 @@ impl HeapBudget {
 
     /// Marks the instance as one that must end.
     pub fn exceed(&self, excess: Excess) {
-        self.leaving.get_or_init(|| {
-            let leaving = self.noted();
-            memory::leave(leaving);
-            (excess, leaving)
+        self.exceeded.get_or_init(|| {
+            let noted = self.noted();
+            for resource in Resource::ALL {
+                self.leaving[resource as usize].store(noted[resource], Ordering::Relaxed);
+                memory::leave(resource, noted[resource]);
+            }
+            excess
         });
     }
 
     /// Why the instance was marked as one that must end.
     pub fn exceeded(&self) -> Option<Excess> {
-        self.leaving.get().map(|(excess, _)| *excess)
+        self.exceeded.get().copied()
     }
 
     /// Whether the instance was marked as one that must end.
@@ -236,9 +251,6 @@ impl HeapBudget {
 impl Drop for HeapBudget {
     fn drop(&mut self) {
         self.note_end();
-        if let Some((_, leaving)) = self.leaving.take() {
-            memory::left(leaving);
-        }
         memory::release_outside(*self.outside_bytes.get_mut());
         memory::budgets(-1);
     }

@@ -126,8 +126,8 @@ static ALARM: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 /// What a start takes at most until it is measured: an isolate, and what a top level makes.
 const START: Usage = Usage([2 * MIB, PAGE_BYTES, 2 * MIB + ISOLATE_BYTES, 16]);
-/// What no instance is ended for.
-const LEAST_SHARE: Usage = Usage([4 * MIB, 2 * PAGE_BYTES, 8 * MIB, 64]);
+/// What no instance is ended for, however little there is for the others.
+pub const LEAST_SHARE: Usage = Usage([4 * MIB, 2 * PAGE_BYTES, 8 * MIB, 64]);
 
 impl Resource {
     /// Each of them.
@@ -308,11 +308,6 @@ fn lacks(leaving: usize) -> usize {
     (used + STRIDE_BYTES).saturating_sub(bound(Resource::Cage).critical)
 }
 
-/// What no instance is ended for, however little there is for the others.
-pub fn least_share(resource: Resource) -> usize {
-    LEAST_SHARE[resource]
-}
-
 fn measured() -> Usage {
     let mut used = Usage(std::array::from_fn(|at| USED[at].load(Ordering::Relaxed)));
     let outside = OUTSIDE.load(Ordering::Relaxed);
@@ -392,17 +387,13 @@ pub(super) fn is_too_greedy(own: Usage) -> bool {
 }
 
 /// An instance that uses so much was told to end.
-pub(super) fn leave(own: Usage) {
-    for it in Resource::ALL {
-        LEAVING[it as usize].fetch_add(own[it], Ordering::Relaxed);
-    }
+pub(super) fn leave(resource: Resource, amount: usize) {
+    LEAVING[resource as usize].fetch_add(amount, Ordering::Relaxed);
 }
 
 /// It is gone.
-pub(super) fn left(own: Usage) {
-    for it in Resource::ALL {
-        LEAVING[it as usize].fetch_sub(own[it], Ordering::Relaxed);
-    }
+pub(super) fn left(resource: Resource, amount: usize) {
+    LEAVING[resource as usize].fetch_sub(amount, Ordering::Relaxed);
 }
 
 /// Takes bytes outside the heaps, unless there is no room.

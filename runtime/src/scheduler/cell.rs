@@ -384,10 +384,8 @@ impl Cell {
             .used_cpu(&revision.metrics, outcome.cpu);
         revision.report_uncaught(outcome.uncaught);
         // Before the callers know: what they ask next shall find another instance.
-        match outcome.end {
-            End::HeapExceeded(_) => revision.retire(self),
-            End::CpuExhausted | End::TimedOut | End::GaveWay => revision.replace(self),
-            End::Done | End::Failed(_) => {}
+        if let End::CpuExhausted | End::TimedOut | End::GaveWay = outcome.end {
+            revision.replace(self);
         }
         let mut late = Vec::new();
         let mut state = lock(&self.state);
@@ -416,7 +414,7 @@ impl Cell {
             }
             End::HeapExceeded(excess) => {
                 drop(state);
-                self.die(instance, excess.into());
+                self.die(instance, excess);
                 return None;
             }
         }
@@ -460,8 +458,7 @@ impl Cell {
             self.revision.console.write(ConsoleLevel::Error, text);
         }
         if let Some(excess) = done.exceeded {
-            self.revision.retire(self);
-            self.die(instance, excess.into());
+            self.die(instance, excess);
             return;
         }
         let mut slot = lock(&self.slot);
@@ -505,25 +502,27 @@ impl Cell {
         !lock(&self.state).is_idle()
     }
 
-    /// Ends an instance with requests that all wait for something, for the memory that it holds. Does nothing if one runs.
-    pub(super) fn make_room(self: &Arc<Self>) {
+    /// Ends an instance with requests that all wait for something, for the memory that it holds. Says whether it did: not if one
+    /// runs.
+    pub(super) fn make_room(self: &Arc<Self>) -> bool {
         let Some(instance) = lock(&self.slot).instance.take() else {
-            return;
+            return false;
         };
         if let Some(budget) = self.budget().upgrade() {
             budget.exceed(Excess::Share);
         }
-        // Before the callers know: what they ask next shall find another instance.
-        self.revision.retire(self);
-        self.die(instance, Excess::Share.into());
+        self.die(instance, Excess::Share);
+        true
     }
 
-    fn die(&self, instance: Box<Instance>, why: RequestError) {
-        let queue = {
-            let mut slot = lock(&self.slot);
-            slot.dead = Some(why);
-            std::mem::take(&mut slot.queue)
-        };
+    fn die(self: &Arc<Self>, instance: Box<Instance>, excess: Excess) {
+        // Before the callers know: what they ask next shall find another instance.
+        self.revision.retire(self);
+        let why = RequestError::from(excess);
+        let mut slot = lock(&self.slot);
+        slot.dead = Some(why);
+        let queue = std::mem::take(&mut slot.queue);
+        drop(slot);
         drop(queue);
         let late = lock(&self.state).fail_all(why);
         late.iter().for_each(|late| self.revision.report(late));

@@ -286,7 +286,7 @@ impl Functions {
 
     /// What there will be when those are gone that are leaving, and those have started that wait.
     fn totals(&self, leaving: &mut Vec<Weak<HeapBudget>>) -> Totals {
-        leaving.retain(|budget| budget.strong_count() > 0);
+        leaving.retain(|budget| budget.upgrade().is_some_and(|it| !it.is_gone()));
         let gate = &self.services.gate;
         let going = leaving.iter().filter_map(Weak::upgrade);
         let used = memory::used();
@@ -319,13 +319,15 @@ fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) -
         .iter()
         .map(|cell| cell.usage()[Resource::Cage])
         .collect();
-    let least = memory::least_share(Resource::Cage).max(growth::ends_above());
-    let holders = eviction::holders(&held, needed, least);
-    for index in &holders {
-        leaving.push(cells[*index].budget());
-        cells[*index].make_room();
+    let least = memory::LEAST_SHARE[Resource::Cage].max(growth::ends_above());
+    let before = leaving.len();
+    for index in eviction::holders(&held, needed, least) {
+        let budget = cells[index].budget();
+        if cells[index].make_room() {
+            leaving.push(budget);
+        }
     }
-    !holders.is_empty()
+    leaving.len() > before
 }
 
 impl Function {
