@@ -121,8 +121,9 @@ impl Services {
 
     /// Room for a start, if there is some now.
     pub(super) fn try_admit(self: &Arc<Self>) -> Option<Reservation> {
-        let place = self.take_place(self.gate.most_instances)?;
+        // In this order: to give a place back has the first in line try again at once.
         let memory = memory::reserve()?;
+        let place = self.take_place(self.gate.most_instances)?;
         Some(Reservation { place, memory })
     }
 
