@@ -255,6 +255,19 @@ pub(crate) fn collecting(begins: bool) {
     });
 }
 
+/// Whether this thread runs an entry and may wait there: not amid a collection.
+pub(crate) fn may_wait() -> bool {
+    SLOT.with(|slot| {
+        let slot = slot.get().map(Registration::slot);
+        slot.is_some_and(|slot| {
+            let entry = lock(&slot.entry);
+            entry
+                .as_ref()
+                .is_some_and(|running| !running.is_collecting())
+        })
+    })
+}
+
 /// Called where V8 finds no memory. The process ends soon; this thread does nothing until then.
 pub(crate) fn out_of_memory() -> ! {
     if let Some(monitor) = MONITOR.get() {
