@@ -490,8 +490,9 @@ async fn idle_instances_take_little_memory() {
     }
     // A collection gives the young generation's pages back; the tables must not have come back with it.
     eventually("idle instances give memory back", async || {
-        metric(&worker, "isolet_used{resource=\"cage_bytes\"}").await < 3 * PAGE_BYTES * MORE
-            && worker.resident_bytes() < one + MORE * MOST_BYTES
+        let pages = metric(&worker, "isolet_used{resource=\"cage_bytes\"}").await / PAGE_BYTES;
+        let isolates = MORE + metric(&worker, "isolet_pool_isolates ").await;
+        pages < 3 * isolates && worker.resident_bytes() < one + MORE * MOST_BYTES
     })
     .await;
     assert_eq!(instances(&worker).await, MORE + 1);
