@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::{ffi_crash, ffi_interrupt, texts};
 use crate::control::BREADCRUMB_BYTES;
 use crate::limits::heap::{Excess, HeapBudget};
-use crate::limits::memory::{self, HeapSize};
+use crate::limits::memory::{self, HeapSize, Resource};
 use crate::limits::{cage, cpu, growth};
 
 /// Takes ownership of a file descriptor that the parent process passed down by number.
@@ -283,8 +283,10 @@ fn settle(isolate: &mut v8::Isolate, watch: &HeapWatch) {
     if !has_grown {
         return;
     }
-    let leaves_room =
-        || limit == 0 || memory::heaps_leave_room() || cpu::without_seat(growth::leave_room);
+    let bytes = budget.usage()[Resource::Cage];
+    let leaves_room = || {
+        limit == 0 || memory::heaps_lack() == 0 || cpu::without_seat(|| growth::leave_room(bytes))
+    };
     if cage::is_reserve_free() && leaves_room() {
         budget.grown();
     } else {

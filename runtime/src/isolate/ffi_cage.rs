@@ -70,13 +70,13 @@ unsafe extern "C" {
 // find is an error of the build. V8's own functions are called with V8's own arguments, and:
 //
 // - Regions: V8 holds the lock of its cage meanwhile, as it does for its own, so nothing here calls V8 but these functions, which
-//   take no lock. V8 looks at a region again only by its address, in `TrimRegion` and `TryGrowRegion`, and by what
-//   those return (`base/bounded-page-allocator.cc`); of the reserve, whose addresses are the cage's and multiples of a page, `limits::cage` returns
-//   the same. V8 never sees it as free, as it excludes it itself.
-// - Pages: both may give no page, and then have changed nothing. V8 calls them on the isolate's own thread or on helpers of its own;
-//   `cpu::may_wait` is true only on the first, inside an entry of a tenant's and outside a collection. That thread may wait here for the
-//   same reasons as in `ffi_interrupt::callback`. What it holds is its isolate's alone (the isolate, and the lock by which its
-//   own helpers would extend its heap).
+//   take no lock. V8 looks at a region again only by its address, in `TrimRegion` and `TryGrowRegion`, and by what those return
+//   (`base/bounded-page-allocator.cc`). For the reserve, whose addresses are the cage's and multiples of a page, `limits::cage`
+//   returns the same. V8 never sees it as free, as it excludes it itself.
+// - Pages: both may give no page, and then have changed nothing. V8 calls them on the isolate's own thread or on helpers of its
+//   own; `cpu::may_wait` is true only on the first, inside an entry of a tenant's and outside a collection. That thread may wait
+//   here for the same reasons as in `ffi_interrupt::callback`. What it holds is its isolate's alone (the isolate, and the lock by
+//   which its own helpers would extend its heap).
 //
 // Nothing here panics.
 

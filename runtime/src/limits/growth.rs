@@ -35,6 +35,8 @@ static TAKEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// Bytes that the one that grows waits for.
 static LACKS: AtomicUsize = AtomicUsize::new(0);
+/// Who has no more bytes than this does not go for it.
+static SPARED: AtomicUsize = AtomicUsize::new(0);
 
 /// Waits until the caller may grow. Bounded: then it may in any case, and V8 decides.
 pub fn ask() -> Permit {
@@ -64,26 +66,34 @@ pub fn find_room<T>(
     {
         return Some(found);
     }
-    LACKS.store(bytes.max(LITTLE_BYTES), Ordering::Relaxed);
-    let until = Instant::now() + ROOM;
-    let mut found = None;
-    while found.is_none() && Instant::now() < until {
-        memory::raise_alarm();
-        std::thread::sleep(LOOK);
-        found = common();
-    }
-    LACKS.store(0, Ordering::Relaxed);
-    found.or_else(reserve)
+    others_go(0, || common().ok_or(bytes.max(LITTLE_BYTES))).or_else(reserve)
 }
 
-/// Called by one that has become large: what is idle goes, so that others can start. Whether there is room for that then.
-pub fn leave_room() -> bool {
+/// Called by one that has grown to so many bytes of the cage: what is idle goes, and what waits and is larger, so that others can
+/// start. Whether there is room for that then.
+pub fn leave_room(bytes: usize) -> bool {
+    let look = || match memory::heaps_lack() {
+        0 => Ok(()),
+        lack => Err(lack),
+    };
+    others_go(bytes, look).is_some()
+}
+
+/// Has others go that have more than `spared` bytes, until `look` finds what it looks for; else it says how many bytes are missing.
+fn others_go<T>(spared: usize, look: impl Fn() -> Result<T, usize>) -> Option<T> {
     let until = Instant::now() + ROOM;
-    while !memory::heaps_leave_room() && Instant::now() < until {
+    SPARED.store(spared, Ordering::Relaxed);
+    let found = loop {
+        match look() {
+            Ok(found) => break Some(found),
+            Err(_) if Instant::now() >= until => break None,
+            Err(lack) => LACKS.store(lack, Ordering::Relaxed),
+        }
         memory::raise_alarm();
         std::thread::sleep(LOOK);
-    }
-    memory::heaps_leave_room()
+    };
+    LACKS.store(0, Ordering::Relaxed);
+    found
 }
 
 /// Whether [`MOST_WAITING`] wait.
@@ -94,6 +104,11 @@ pub fn is_crowded() -> bool {
 /// Bytes of the cage that the one that grows waits for; 0: it does not.
 pub fn lacks() -> usize {
     LACKS.load(Ordering::Relaxed)
+}
+
+/// Who has no more bytes of the cage than this does not go for the one that grows.
+pub fn spares() -> usize {
+    SPARED.load(Ordering::Relaxed)
 }
 
 impl Drop for Permit {
@@ -123,16 +138,15 @@ mod tests {
 
     #[test]
     fn what_is_large_is_taken_from_the_reserve_and_others_go_for_what_is_small() {
-        let found = |bytes: usize, common: Option<u8>| {
-            let lacked = || {
-                assert_eq!(lacks(), bytes.max(LITTLE_BYTES));
-                common
-            };
-            find_room(bytes, lacked, || Some(0))
+        let found = |bytes, looks| {
+            let asked = AtomicUsize::new(0);
+            let common = || (asked.fetch_add(1, Ordering::Relaxed) == looks).then(lacks);
+            find_room(bytes, common, || Some(0))
         };
-        assert_eq!(found(LITTLE_BYTES + 1, Some(1)), Some(0));
-        assert_eq!(found(1, Some(1)), Some(1));
-        assert_eq!(found(1, None), Some(0));
-        assert_eq!(lacks(), 0);
+        assert_eq!(found(LITTLE_BYTES + 1, 1), Some(0));
+        assert_eq!(found(1, 0), Some(0), "there is room");
+        assert_eq!(found(1, 1), Some(LITTLE_BYTES), "it lacked so much");
+        assert_eq!(found(1, usize::MAX), Some(0), "from the reserve");
+        assert_eq!((lacks(), spares()), (0, 0));
     }
 }

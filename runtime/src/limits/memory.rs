@@ -302,10 +302,11 @@ pub fn has_room_for_more(instances: usize) -> bool {
     Resource::ALL.iter().all(|it| after[*it] <= easy[*it])
 }
 
-/// Whether heaps leave room in the cage for others, once those are gone that were told to end.
-pub fn heaps_leave_room() -> bool {
+/// Bytes of the cage that heaps have too much for others to start beside them, once those are gone that were told to end.
+pub fn heaps_lack() -> usize {
     let leaving = LEAVING[Resource::Cage as usize].load(Ordering::Relaxed);
-    cage::used().saturating_sub(leaving) <= bound(Resource::Cage).easy
+    let used = cage::used().saturating_sub(leaving);
+    used.saturating_sub(bound(Resource::Cage).easy)
 }
 
 /// Room for one start, if there is some.

@@ -322,7 +322,8 @@ fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) {
         .iter()
         .map(|cell| cell.usage()[Resource::Cage])
         .collect();
-    for index in eviction::holders(&held, needed, HELD_BYTES) {
+    let least = HELD_BYTES.max(growth::spares());
+    for index in eviction::holders(&held, needed, least) {
         let budget = cells[index].budget();
         if cells[index].make_room() {
             leaving.push(budget);
