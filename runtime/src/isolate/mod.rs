@@ -25,7 +25,6 @@ mod code;
 pub mod compile;
 pub mod ffi;
 pub mod ffi_allocator;
-mod ffi_cage;
 mod ffi_crash;
 mod ffi_interrupt;
 pub mod ffi_schedule;

@@ -29,9 +29,6 @@ use crate::server::error::RequestError;
 use crate::web::RequestHead;
 use crate::worker::metrics::FunctionMetrics;
 
-/// What holds no more of V8's cage while it waits is not ended for another that needs room.
-const HELD_BYTES: usize = 1 << 20;
-
 /// The Functions of this worker.
 #[derive(Debug)]
 pub struct Functions {
@@ -244,8 +241,8 @@ impl Functions {
         let mut now = self.totals(leaving);
         now.usage = now.usage.minus(surplus);
         let victims = eviction::victims(&candidates, now, most);
-        if victims.is_empty() && leaving.is_empty() {
-            make_room(&functions, leaving);
+        if victims.is_empty() && leaving.is_empty() && !make_room(&functions, leaving) {
+            growth::nothing_goes();
         }
         for (index, reason) in victims {
             let (revision, cell, _) = &live[index];
@@ -305,11 +302,11 @@ impl Functions {
     }
 }
 
-/// Ends what holds most and waits, where one needs room to grow and nothing is idle.
-fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) {
-    let needed = growth::lacks();
+/// Ends what holds most and waits, where one needs room to grow and nothing is idle. Whether there was something.
+fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) -> bool {
+    let needed = memory::lacks_to_grow();
     if needed == 0 {
-        return;
+        return false;
     }
     let cells: Vec<_> = functions
         .iter()
@@ -322,13 +319,15 @@ fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) {
         .iter()
         .map(|cell| cell.usage()[Resource::Cage])
         .collect();
-    let least = HELD_BYTES.max(growth::spares());
+    let least = memory::LEAST_SHARE[Resource::Cage].max(growth::ends_above());
+    let before = leaving.len();
     for index in eviction::holders(&held, needed, least) {
         let budget = cells[index].budget();
         if cells[index].make_room() {
             leaving.push(budget);
         }
     }
+    leaving.len() > before
 }
 
 impl Function {
