@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{PATIENCE, ask_counted, names};
+use super::{IDLE, PATIENCE, ask_counted, names};
 use crate::contestants::{Entry, isolet};
 use crate::http::Connection;
 use crate::plan::Plan;
-use crate::process::{Memory, Server};
+use crate::process::Memory;
 use crate::row::{Cell, Row, Verdict};
 use crate::stats::median;
 
@@ -18,26 +18,25 @@ use crate::stats::median;
 const ALIVE: usize = 2_000;
 /// The longest unused goes first, so that it is gone when it is called again.
 const TENANTS: usize = 2 * ALIVE;
-/// Looks at memory, one after each tenth of the starts: from the first on memory must be flat. Compared are the medians of the
-/// first three and of the last three.
+/// Looks at memory, each after as many starts: from the first on memory must be flat. Compared are the medians of the first and of the
+/// last of them. Each waits until the garbage of those that are alive is collected: how many the worker has come to makes 15 %.
 const LOOKS: usize = 10;
 const COMPARED: usize = 3;
-/// A look waits until the worker has collected the garbage of those that are alive: until then, how many it has come to makes 15 %.
-/// That begins after five seconds without a request.
-const QUIET: Duration = Duration::from_secs(8);
-/// And until memory is the same within a thousandth after so long.
-const SETTLE: Duration = Duration::from_secs(2);
-const LONGEST_LOOK: Duration = Duration::from_secs(60);
 /// After a start was refused for want of room.
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(plan: &Plan, _entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
-    let step = (plan.starts / LOOKS).max(1);
+    let (looks, compared) = if plan.quick {
+        (2, 1)
+    } else {
+        (LOOKS, COMPARED)
+    };
+    let step = plan.starts / looks;
     let names = names(TENANTS);
     let server = isolet::serve_with_at_most(ALIVE, plan, &names, &isolet::app("counted")?)?;
     let mut connection = Connection::open(server.port, PATIENCE)?;
     // At least 50 starts a second, or there is something wrong.
-    let deadline = Instant::now() + Duration::from_millis(20) * plan.starts as u32;
+    let mut deadline = Instant::now() + Duration::from_millis(20) * plan.starts as u32;
     let (mut starts, mut warm, mut refused) = (0, 0, 0);
     let mut curve: Vec<(usize, Memory)> = Vec::new();
     for name in names.iter().cycle() {
@@ -55,15 +54,17 @@ pub(crate) fn run(plan: &Plan, _entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
             }
         }
         if starts % step == 0 {
-            curve.push((starts, quiet(&server)?));
+            std::thread::sleep(IDLE);
+            deadline += IDLE;
+            curve.push((starts, server.memory()?));
         }
         if starts >= plan.starts {
             break;
         }
     }
     let resident: Vec<f64> = curve.iter().map(|(_, memory)| memory.resident_mb).collect();
-    let early = median(&resident[..COMPARED.min(resident.len())]);
-    let late = median(&resident[resident.len().saturating_sub(COMPARED)..]);
+    let early = median(&resident[..compared]);
+    let late = median(&resident[looks - compared..]);
     let growth = (late - early) / early * 100.0;
     let details: Vec<_> = curve
         .iter()
@@ -79,11 +80,11 @@ pub(crate) fn run(plan: &Plan, _entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
         cells: vec![
             Cell::of("isolet, growth", "%", vec![growth]).with_details(details),
             Cell::of(
-                format!("isolet, the first {COMPARED} looks"),
+                format!("isolet, first looks ({compared})"),
                 "MB",
                 vec![early],
             ),
-            Cell::of(format!("isolet, the last {COMPARED}"), "MB", vec![late]),
+            Cell::of(format!("isolet, last looks ({compared})"), "MB", vec![late]),
         ],
         verdict: if plan.quick {
             Verdict::Unknown
@@ -96,20 +97,4 @@ pub(crate) fn run(plan: &Plan, _entries: &[Entry]) -> anyhow::Result<Vec<Row>> {
         ),
         failures: Vec::new(),
     }])
-}
-
-/// Memory of the worker once it has done what it does in a pause.
-fn quiet(server: &Server) -> anyhow::Result<Memory> {
-    let deadline = Instant::now() + LONGEST_LOOK;
-    std::thread::sleep(QUIET);
-    let mut before = server.memory()?;
-    loop {
-        std::thread::sleep(SETTLE);
-        let now = server.memory()?;
-        let change = (now.resident_mb - before.resident_mb).abs();
-        if change <= before.resident_mb / 1000.0 || Instant::now() > deadline {
-            return Ok(now);
-        }
-        before = now;
-    }
 }

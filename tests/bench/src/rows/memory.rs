@@ -4,11 +4,10 @@
 //! the answer. A process a function: the whole process.
 
 use std::fs;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{PATIENCE, alive, ask_counted, names, workerd_tenants};
+use super::{IDLE, PATIENCE, alive, ask_counted, names, workerd_tenants};
 use crate::contestants::{Contestant, Entry, Workload, isolet, workerd};
 use crate::http::Connection;
 use crate::plan::Plan;
@@ -16,9 +15,6 @@ use crate::process::Server;
 use crate::row::{Row, Verdict};
 use crate::samples::Samples;
 
-/// Between the last request and the measurement, for every contestant: long enough for what they do when nobody asks (Isolet's
-/// instances collect their garbage after 5 s).
-const IDLE: Duration = Duration::from_secs(10);
 /// Code of this size is the large bundle.
 const LARGE_BYTES: usize = 95_000;
 /// How often each function is called: once with what a first call compiles, once without.

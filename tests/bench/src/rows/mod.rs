@@ -20,6 +20,9 @@ use crate::row::Row;
 
 /// Time that one answer may take where it is only to be right.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between the last request and the measurement, for every contestant: long enough for what they do when nobody asks (Isolet's
+/// instances collect their garbage after 5 s).
+const IDLE: Duration = Duration::from_secs(10);
 
 type Measure = fn(&Plan, &[Entry]) -> anyhow::Result<Vec<Row>>;
 
