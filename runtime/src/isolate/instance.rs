@@ -228,8 +228,7 @@ impl Instance {
         };
         self.unseen_entries += 1;
         let mut used = guard.used();
-        let is_looked_at = self.unseen_entries >= UNSEEN_ENTRIES || used >= UNSEEN_TIME;
-        if is_looked_at || isolate.budget.is_growing() {
+        if self.unseen_entries >= UNSEEN_ENTRIES || used >= UNSEEN_TIME {
             self.unseen_entries = 0;
             platform::run_foreground_tasks(&locker);
             ffi::measure_heap(&mut locker);

@@ -15,43 +15,43 @@
 //!
 //! V8, or the kernel, ends the process where one of them is used up. What is left above `critical` is for those that run, between
 //! two measurements. Each heap is measured after each of its garbage collections, after each entry, and before a thread that
-//! computes for long waits for its turn; a start reserves what it needs before it begins. What is used of the cage is known exactly:
-//! V8 asks for each page ([`cage`]). What is resident is read from the kernel now and then; what was measured since is added to it.
+//! computes for long waits for its turn; a start reserves what it needs before it begins. What is resident is read from the
+//! kernel now and then; what was measured since is added to it.
 
 use std::fs::File;
 use std::io;
 use std::ops::{Index, IndexMut};
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::cage::{self, PAGE_BYTES};
+use super::growth::{self, STRIDE_BYTES};
 use super::machine;
 
 const MIB: usize = 1 << 20;
+/// V8's cage without what no isolate gets: the read-only heap.
+const CAGE_BYTES: usize = (4 << 30) - 16 * MIB;
 /// V8's code range: the most that it can have.
 pub const CODE_RANGE_BYTES: usize = 512 * MIB;
+/// Pages of V8's heaps: a heap takes whole ones.
+const PAGE_BYTES: usize = 256 << 10;
 /// Heap that one instance may get without asking: what each that runs may grow by between two measurements.
 const MOST_UNASKED_BYTES: usize = 64 * MIB;
 const LEAST_UNASKED_BYTES: usize = 16 * MIB;
 /// What those that run may grow by without asking, all of them; where there are many, each gets less.
 const RUNNING_BYTES: usize = 448 * MIB;
-/// What those that run may take of the cage before they are measured, and end; past that they wait.
-const RUNNING_CAGE_BYTES: usize = 96 * MIB;
 /// C++ memory of one isolate: 523 KiB measured.
 const ISOLATE_BYTES: usize = 550 << 10;
-/// Mappings of one isolate: 1.6 measured, where its four tables and those of others are neighbours.
-const ISOLATE_MAPPINGS: usize = 6;
-/// The same where the kernel refuses to make ranges of addresses accessible as a whole: 13.4 measured, without its heap.
-const APART_MAPPINGS: usize = 14;
-/// Bytes of a heap that take a mapping there: a large object is 128 KiB at least, and a hole behind it.
-const APART_BYTES_A_MAPPING: usize = 64 << 10;
+/// Mappings of one isolate: 13.4 measured.
+const ISOLATE_MAPPINGS: usize = 14;
+/// Bytes of large objects that take a mapping: each is 128 KiB at least, and a hole behind it.
+const LARGE_BYTES_A_MAPPING: usize = 64 << 10;
 /// Bytes outside the heaps that take a mapping.
 const OUTSIDE_BYTES_A_MAPPING: usize = 512 << 10;
 /// Bytes to which WebAssembly memories may grow that take a mapping: each counts for 1 MiB at least, and takes three.
 const WASM_BYTES_A_MAPPING: usize = MIB / 3;
-/// Mappings of the program, its threads, the pages of machine code, and what is not counted.
-const MAPPINGS_BESIDE: usize = 6000;
+/// Mappings of the program, its threads, and what is not counted.
+const MAPPINGS_BESIDE: usize = 2000;
 /// What the kernel allows unless told otherwise.
 const DEFAULT_MAX_MAPPINGS: usize = 65_530;
 /// Memory that is left to the agent and the kernel, unless a quarter is less.
@@ -99,14 +99,16 @@ pub struct HeapSize {
     pub committed: usize,
     /// Of it: machine code, which lies outside the cage.
     pub code: usize,
+    /// Of it: objects with pages of their own.
+    pub large: usize,
+    /// To which it may grow without asking, where it was told how far.
+    pub granted: usize,
 }
 
 /// Room for one start, until what it uses has been measured.
 #[derive(Debug)]
 pub struct Reservation(());
 
-/// See [`lies_apart`].
-static LIES_APART: AtomicBool = AtomicBool::new(false);
 static USED: [AtomicUsize; Resource::ALL.len()] = [const { AtomicUsize::new(0) }; 4];
 /// Of it: what those use that were told to end.
 static LEAVING: [AtomicUsize; Resource::ALL.len()] = [const { AtomicUsize::new(0) }; 4];
@@ -178,17 +180,15 @@ impl Usage {
 }
 
 impl HeapSize {
-    /// What an isolate with such a heap uses.
+    /// What an isolate with such a heap uses. An object with pages of its own takes whole pages of the cage, so up to twice
+    /// its size.
     pub(super) fn usage(self) -> Usage {
+        let heap = self.committed.saturating_sub(self.code) + self.large;
         Usage([
-            self.committed.saturating_sub(self.code),
+            heap.max(self.granted),
             self.code,
             ISOLATE_BYTES + self.committed,
-            if LIES_APART.load(Ordering::Relaxed) {
-                APART_MAPPINGS + self.committed / APART_BYTES_A_MAPPING
-            } else {
-                ISOLATE_MAPPINGS
-            },
+            ISOLATE_MAPPINGS + self.large / LARGE_BYTES_A_MAPPING,
         ])
     }
 }
@@ -211,13 +211,14 @@ impl Capacity {
     fn of(memory_bytes: usize, mappings: usize, runs: usize) -> Self {
         let unasked_bytes =
             (RUNNING_BYTES / runs.max(1)).clamp(LEAST_UNASKED_BYTES, MOST_UNASKED_BYTES);
+        let running_bytes = (unasked_bytes * runs).min(CAGE_BYTES / 2);
         let beside_bytes = BESIDE_BYTES.min(memory_bytes / 4);
         let memory_bytes = memory_bytes - beside_bytes;
         let mappings = mappings.saturating_sub(MAPPINGS_BESIDE);
-        let cage = cage::TENANTS_BYTES - RUNNING_CAGE_BYTES;
+        let cage = CAGE_BYTES - running_bytes;
         Self {
             bounds: [
-                Bound::below(cage, 96 * MIB, 64 * MIB).slack(RUNNING_CAGE_BYTES / 2),
+                Bound::below(cage, 192 * MIB, 128 * MIB).slack(running_bytes / 4),
                 Bound::below(CODE_RANGE_BYTES - 64 * MIB, 32 * MIB, 32 * MIB).slack(16 * MIB),
                 Bound::below(memory_bytes, memory_bytes / 16, memory_bytes / 16)
                     .slack(beside_bytes / 4),
@@ -242,6 +243,14 @@ impl Bound {
     /// Whether one must end where so much is used, of it `leaving` by those that were told to end.
     fn is_used_up(self, used: usize, leaving: usize) -> bool {
         used.saturating_sub(leaving) > self.critical || used > self.last
+    }
+
+    /// Where so much is to be left for one that grows.
+    fn without(self, amount: usize) -> Self {
+        Self {
+            critical: self.critical.saturating_sub(amount),
+            ..self
+        }
     }
 
     /// With so much for those that grow while others end.
@@ -270,15 +279,37 @@ fn bound(resource: Resource) -> Bound {
     capacity().bounds[resource as usize]
 }
 
-/// The kernel refuses to make V8's ranges of addresses accessible as a whole, so each part that is used is a mapping.
-pub fn lies_apart() {
-    LIES_APART.store(true, Ordering::Relaxed);
+/// What all instances use, those of the pool included, and what has been promised to one that grows.
+pub fn used() -> Usage {
+    let mut used = measured();
+    if growth::is_under_way() {
+        let cage = bound(Resource::Cage);
+        used[Resource::Cage] += STRIDE_BYTES - (cage.critical - cage.easy);
+    }
+    used
 }
 
-/// What all instances use, those of the pool included.
-pub fn used() -> Usage {
+/// Whether the one that grows has room to.
+pub fn has_room_to_grow() -> bool {
+    lacks(0) == 0
+}
+
+/// Bytes of the cage that must become free for the one that wants to grow, where it finds nothing idle that could go; without
+/// those of instances that were told to end.
+pub fn lacks_to_grow() -> usize {
+    if growth::ends_above() == usize::MAX {
+        return 0;
+    }
+    lacks(LEAVING[Resource::Cage as usize].load(Ordering::Relaxed))
+}
+
+fn lacks(leaving: usize) -> usize {
+    let used = measured()[Resource::Cage].saturating_sub(leaving);
+    (used + STRIDE_BYTES).saturating_sub(bound(Resource::Cage).critical)
+}
+
+fn measured() -> Usage {
     let mut used = Usage(std::array::from_fn(|at| USED[at].load(Ordering::Relaxed)));
-    used[Resource::Cage] = cage::used();
     let outside = OUTSIDE.load(Ordering::Relaxed);
     let isolates = BUDGETS.load(Ordering::Relaxed) * ISOLATE_BYTES;
     used[Resource::Resident] = used[Resource::Resident]
@@ -313,13 +344,6 @@ pub fn has_room_for_more(instances: usize) -> bool {
     Resource::ALL.iter().all(|it| after[*it] <= easy[*it])
 }
 
-/// Bytes of the cage that heaps have too much for others to start beside them, once those are gone that were told to end.
-pub fn heaps_lack() -> usize {
-    let leaving = LEAVING[Resource::Cage as usize].load(Ordering::Relaxed);
-    let used = cage::used().saturating_sub(leaving);
-    used.saturating_sub(bound(Resource::Cage).easy)
-}
-
 /// Room for one start, if there is some.
 pub fn reserve() -> Option<Reservation> {
     sample();
@@ -350,9 +374,12 @@ impl Drop for Reservation {
 /// Whether an instance that uses so much must end for the others' sake.
 pub(super) fn is_too_greedy(own: Usage) -> bool {
     let budgets = BUDGETS.load(Ordering::Relaxed).max(1);
-    let used = used();
+    let used = measured();
     Resource::ALL.into_iter().any(|it| {
-        let bound = bound(it);
+        let mut bound = bound(it);
+        if it == Resource::Cage && own[it] > growth::ends_above() {
+            bound = bound.without(STRIDE_BYTES);
+        }
         let leaving = LEAVING[it as usize].load(Ordering::Relaxed);
         bound.is_used_up(used[it], leaving)
             && own[it] > (bound.critical / budgets).max(LEAST_SHARE[it])
@@ -371,7 +398,7 @@ pub(super) fn left(resource: Resource, amount: usize) {
 
 /// Takes bytes outside the heaps, unless there is no room.
 pub(super) fn take_outside(bytes: usize) -> bool {
-    let used = used();
+    let used = measured();
     let fits = used[Resource::Resident].saturating_add(bytes) <= bound(Resource::Resident).critical
         && used[Resource::Mappings] + bytes / OUTSIDE_BYTES_A_MAPPING
             <= bound(Resource::Mappings).critical;
@@ -462,10 +489,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_of_4_gib_holds_4000_instances_of_2_pages() {
+    fn a_worker_of_4_gib_holds_4000_instances_of_3_pages() {
         let capacity = Capacity::of(4 << 30, DEFAULT_MAX_MAPPINGS, 6);
         let one = HeapSize {
-            committed: 2 * PAGE_BYTES,
+            committed: 3 * PAGE_BYTES,
             ..HeapSize::default()
         };
         // With 64 in the pool. What is resident is measured, and less than what is committed.
@@ -495,14 +522,27 @@ mod tests {
     }
 
     #[test]
-    fn machine_code_lies_outside_the_cage() {
+    fn those_that_run_have_room_however_many() {
+        for runs in [1, 6, 24, 192, 10_000] {
+            let capacity = Capacity::of(usize::MAX, DEFAULT_MAX_MAPPINGS, runs);
+            let cage = capacity.bounds[Resource::Cage as usize];
+            let left = CAGE_BYTES - cage.critical;
+            assert!(left >= (capacity.unasked_bytes * runs).min(CAGE_BYTES / 2));
+            assert!(cage.easy > 1 << 30);
+        }
+    }
+
+    #[test]
+    fn large_objects_count_as_the_pages_and_mappings_that_they_take() {
         let size = HeapSize {
             committed: 100 * MIB,
+            large: 90 * MIB,
             code: PAGE_BYTES,
+            granted: 0,
         };
         let usage = size.usage();
-        assert_eq!(usage[Resource::Cage], 100 * MIB - PAGE_BYTES);
+        assert_eq!(usage[Resource::Cage], 190 * MIB - PAGE_BYTES);
         assert_eq!(usage[Resource::Code], PAGE_BYTES);
-        assert_eq!(usage[Resource::Mappings], ISOLATE_MAPPINGS);
+        assert_eq!(usage[Resource::Mappings], 14 + 1440);
     }
 }

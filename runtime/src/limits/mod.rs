@@ -4,7 +4,6 @@
 
 pub mod account;
 pub mod body;
-pub mod cage;
 pub mod cpu;
 pub mod files;
 pub mod growth;

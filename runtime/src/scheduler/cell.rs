@@ -435,8 +435,8 @@ impl Cell {
     }
 
     /// Whether it is time to [`Cell::compact`] an instance that has had no request for so long.
-    pub(super) fn should_collect(&self, unused: Duration, is_tight: bool) -> bool {
-        self.footprint.is_due(unused, is_tight)
+    pub(super) fn should_collect(&self, unused: Duration) -> bool {
+        self.footprint.is_due(unused)
     }
 
     /// Has an instance that is idle give back memory that it does not need; once between two entries.

@@ -15,11 +15,6 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 /// Least time between two looks, whoever waits.
 pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
-/// For so long garbage is collected at a time, before any instance goes.
-pub(super) const SPELL: Duration = Duration::from_millis(20);
-/// Where so few were collected in that time, instances go all the same.
-pub(super) const LEAST_COLLECTED: usize = 5;
-
 /// An instance, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {

@@ -12,7 +12,7 @@ use hyper::body::{Body, Incoming};
 use isolet_crds::bundle::{Bundle, FunctionIdentity, SecretValues};
 use tokio::time::Instant;
 
-use super::cell::{Cell, Load};
+use super::cell::Load;
 use super::eviction::{self, Totals};
 use super::inbound::Inbound;
 use super::revision::Revision;
@@ -28,9 +28,6 @@ use crate::router::Router;
 use crate::server::error::RequestError;
 use crate::web::RequestHead;
 use crate::worker::metrics::FunctionMetrics;
-
-/// What holds no more of V8's cage while it waits is not ended for another that needs room.
-const HELD_BYTES: usize = 1 << 20;
 
 /// The Functions of this worker.
 #[derive(Debug)]
@@ -200,7 +197,6 @@ impl Functions {
         let functions = Arc::downgrade(self);
         std::thread::Builder::new()
             .name("eviction".into())
-            .stack_size(platform::STACK_BYTES)
             .spawn(move || {
                 let mut leaving = Vec::new();
                 loop {
@@ -244,14 +240,9 @@ impl Functions {
         let most = eviction::most(self.services.gate.most_instances());
         let mut now = self.totals(leaving);
         now.usage = now.usage.minus(surplus);
-        if now.usage[Resource::Cage] > most.usage[Resource::Cage] && self.collect_early(&live) {
-            // Instances go where that was not enough.
-            memory::raise_alarm();
-            return;
-        }
         let victims = eviction::victims(&candidates, now, most);
-        if victims.is_empty() && leaving.is_empty() {
-            make_room(&functions, leaving);
+        if victims.is_empty() && leaving.is_empty() && !make_room(&functions, leaving) {
+            growth::nothing_goes();
         }
         for (index, reason) in victims {
             let (revision, cell, _) = &live[index];
@@ -259,25 +250,6 @@ impl Functions {
             leaving.push(cell.budget());
             self.services.metrics.evicted(reason.name());
         }
-    }
-
-    /// Collects garbage of idle instances before any of them goes: each gives back a page or more of V8's cage. Says whether that made
-    /// room: it does not where there is none to collect, or where their callbacks take long.
-    fn collect_early(&self, live: &[(Arc<Revision>, Arc<Cell>, Duration)]) -> bool {
-        let until = Instant::now() + eviction::SPELL;
-        let due = live
-            .iter()
-            .filter(|(_, cell, unused)| cell.should_collect(*unused, true) && !cell.is_busy());
-        let mut collected = 0;
-        for (_, cell, _) in due {
-            if Instant::now() >= until {
-                return collected >= eviction::LEAST_COLLECTED;
-            }
-            cell.compact();
-            collected += 1;
-            self.services.gate.there_is_room();
-        }
-        collected > 0
     }
 
     /// Has instances that became idle give back what they do not need, for as long as there are Functions to look at. On a
@@ -306,7 +278,7 @@ impl Functions {
             let Some((cell, unused)) = revision.unused() else {
                 continue;
             };
-            if cell.should_collect(unused, false) && !cell.is_busy() {
+            if cell.should_collect(unused) && !cell.is_busy() {
                 cell.compact();
             }
         }
@@ -330,11 +302,11 @@ impl Functions {
     }
 }
 
-/// Ends what holds most and waits, where one needs room to grow and nothing is idle.
-fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) {
-    let needed = growth::lacks();
+/// Ends what holds most and waits, where one needs room to grow and nothing is idle. Whether there was something.
+fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) -> bool {
+    let needed = memory::lacks_to_grow();
     if needed == 0 {
-        return;
+        return false;
     }
     let cells: Vec<_> = functions
         .iter()
@@ -347,13 +319,15 @@ fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) {
         .iter()
         .map(|cell| cell.usage()[Resource::Cage])
         .collect();
-    let least = HELD_BYTES.max(growth::spares());
+    let least = memory::LEAST_SHARE[Resource::Cage].max(growth::ends_above());
+    let before = leaving.len();
     for index in eviction::holders(&held, needed, least) {
         let budget = cells[index].budget();
         if cells[index].make_room() {
             leaving.push(budget);
         }
     }
+    leaving.len() > before
 }
 
 impl Function {
