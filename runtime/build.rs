@@ -1,13 +1,19 @@
-//! Puts functions of ours before some of V8's: see src/isolate/ffi_tiering.rs and ffi_stub_caches.rs.
+//! Puts functions of ours before some of V8's: see src/isolate/ffi_tiering.rs, ffi_stub_caches.rs and ffi_ranges.rs.
 
 /// Their names in V8's library.
-const WRAPPED: [&str; 6] = [
+const WRAPPED: [&str; 12] = [
     "_ZN2v88internal14TieringManager18InterruptBudgetForEPNS0_7IsolateENS0_6TaggedINS0_10JSFunctionEEENSt4__Cr8optionalINS0_8CodeKindEEE",
     "_ZN2v88internal14TieringManager15OnInterruptTickENS0_12DirectHandleINS0_10JSFunctionEEENS0_8CodeKindE",
     "_ZN2v88internal14TieringManager15NotifyICChangedENS0_6TaggedINS0_14FeedbackVectorEEE",
     "_ZN2v88internal9StubCacheC1EPNS0_7IsolateE",
     "_ZN2v88internal9StubCache10InitializeEv",
     "_ZN2v88internal9StubCache5ClearEv",
+    "_ZN2v84base20BoundedPageAllocatorC1EPNS_13PageAllocatorEmmmNS0_22PageInitializationModeENS0_15PageFreeingModeE",
+    "_ZN2v84base23AddressSpaceReservation8AllocateEPvmNS0_2OS16MemoryPermissionE",
+    "_ZN2v84base23AddressSpaceReservation14SetPermissionsEPvmNS0_2OS16MemoryPermissionE",
+    "_ZN2v84base23AddressSpaceReservation4FreeEPvm",
+    "_ZN2v84base2OS14SetPermissionsEPvmNS1_16MemoryPermissionE",
+    "_ZN2v84base2OS13DecommitPagesEPvm",
 ];
 
 fn main() {

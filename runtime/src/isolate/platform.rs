@@ -29,7 +29,12 @@ pub const STACK_BYTES: usize = 4 << 20;
 
 /// Initialises V8 with so many helper threads (compilers, garbage collector).
 pub fn initialize(helper_threads: u32) {
+    // Where the kernel takes them without being asked, the first access to each table of an isolate would take 2 MiB. One that
+    // knows no such call has none.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     v8::V8::set_flags_from_string(FLAGS);
+    // Of its own, V8 reads a file, which the worker may not, and then takes the time of day.
+    v8::V8::set_entropy_source(|seed: &mut [u8]| getrandom::fill(seed).is_ok());
     let platform = v8::new_default_platform(helper_threads, false).make_shared();
     v8::V8::initialize_platform(platform);
     v8::V8::initialize();
