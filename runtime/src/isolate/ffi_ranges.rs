@@ -49,7 +49,7 @@ struct Shared {
     holes: Vec<(usize, usize)>,
 }
 
-/// The kernel made no range accessible as a whole: V8's own way is taken.
+/// The kernel refused to make a range accessible as a whole: V8's own way is taken from then on.
 static REFUSED: AtomicBool = AtomicBool::new(false);
 static SHARED: Mutex<Shared> = Mutex::new(Shared {
     address: usize::MAX,
@@ -99,7 +99,7 @@ unsafe extern "C" {
 //   is. Where V8 has protection keys for a table, which is never one of pointers, it makes what is freed inaccessible itself, and
 //   accessible when it is taken again.
 // - Holes: V8 asks for the same parts each time, and nothing else in the first part of the cage is decommitted. They are
-//   inaccessible until V8 makes them writable, which it does by `OS::SetPermissions` alone.
+//   inaccessible until V8 sets their access, which it does by `OS::SetPermissions` alone.
 //
 // Nothing here panics.
 
@@ -176,9 +176,7 @@ extern "C" fn free(this: *mut Reservation, address: usize, bytes: usize) -> bool
 /// `OS::SetPermissions(void*, size_t, OS::MemoryPermission)`
 #[unsafe(export_name = "__wrap__ZN2v84base2OS14SetPermissionsEPvmNS1_16MemoryPermissionE")]
 extern "C" fn protect(address: usize, bytes: usize, access: c_int) -> bool {
-    if access == READ_WRITE {
-        shared(|shared| shared.write(address, bytes));
-    }
+    shared(|shared| shared.forget_holes(address, bytes));
     // SAFETY: see above.
     unsafe { v8_protect(address, bytes, access) }
 }
@@ -207,8 +205,8 @@ impl Shared {
         }
     }
 
-    /// V8 makes this writable again.
-    fn write(&mut self, address: usize, bytes: usize) {
+    /// V8 sets another access here.
+    fn forget_holes(&mut self, address: usize, bytes: usize) {
         self.holes.retain(|(hole, hole_bytes)| {
             hole.saturating_add(*hole_bytes) <= address || address.saturating_add(bytes) <= *hole
         });
@@ -243,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hole_is_known_until_it_is_written_to() {
+    fn a_hole_is_known_until_its_access_changes() {
         let mut shared = Shared {
             address: 1 << 32,
             holes: Vec::new(),
@@ -254,11 +252,11 @@ mod tests {
             shared.add_hole(address, bytes);
         }
         assert_eq!(shared.holes, [first, second]);
-        shared.write(first.0 + first.1, 1 << 16);
+        shared.forget_holes(first.0 + first.1, 1 << 16);
         assert_eq!(shared.holes, [first, second], "beside both");
-        shared.write(first.0 + first.1 - 1, 1);
+        shared.forget_holes(first.0 + first.1 - 1, 1);
         assert_eq!(shared.holes, [second]);
-        shared.write(0, usize::MAX);
+        shared.forget_holes(0, usize::MAX);
         assert!(shared.holes.is_empty());
         for at in 0..2 * MOST_HOLES {
             shared.add_hole(hole(at << 16).0, 1 << 16);
