@@ -24,6 +24,12 @@ async fn instances(worker: &Worker) -> usize {
     metric(worker, "isolet_instances ").await
 }
 
+/// What the worker says where V8 found no room, which ends it.
+fn no_memory_left(worker: &Worker) -> Option<String> {
+    let mut log = worker.log.lines().into_iter();
+    log.find(|line| line.contains("no memory left\""))
+}
+
 /// Answers with its count of requests, the last one when the test says so.
 const HELD: &str = "let count = 0; export default { async fetch(request) {
     count++;
@@ -262,7 +268,7 @@ async fn greedy_functions_cannot_use_up_the_memory_of_the_process() {
     let count = |status| statuses.iter().filter(|it| **it == status).count();
     let (kept, refused) = (count(200), count(503));
     assert!(refused > 0 && kept + refused == BOMBS, "{statuses:?}");
-    // Each counts for 400 MiB in the ledger, of 3.6 GiB. Where some end, the others are left.
+    // There are 2.6 GiB for them. Where some end, the others are left.
     assert!(kept >= 3, "{statuses:?}");
     let log = worker.log.lines();
     let stalled = log.iter().find(|line| line.contains("took too long"));
@@ -318,7 +324,7 @@ async fn the_largest_object_fits_whatever_those_that_wait_hold() {
     let answer = worker.get("large", "/").await;
     match answer.status {
         200 => assert_eq!(answer.text().await, "8212"),
-        // Counted twice, as large objects are, it may be too much.
+        // It may live in the reserve only, which the next one needs.
         _ => assert_eq!(answer.error().await, (503, "MemoryPressure".into())),
     }
     assert_eq!(worker.get("small", "/").await.status, 200);
@@ -333,9 +339,83 @@ async fn the_largest_object_fits_whatever_those_that_wait_hold() {
     );
     assert!(statuses.contains(&200), "{statuses:?}");
     assert!(worker.is_alive());
-    let log = worker.log.lines();
-    let failed = log.iter().find(|line| line.contains("no memory left\""));
-    assert_eq!(failed, None);
+    assert_eq!(no_memory_left(&worker), None);
+}
+
+/// Each takes a piece of V8's cage that it need not ask for, and then, all at once and without a pause in which it could be ended, the
+/// largest object that there is. Between the pieces is no room for it.
+#[tokio::test]
+async fn the_largest_object_fits_whatever_pieces_the_rest_lies_in() {
+    const FUNCTIONS: usize = 48;
+    let source = "export default { fetch() {
+        const piece = new Array(7_000_000).fill(0.5);
+        const text = '\\u2014'.repeat((1 << 29) - 24);
+        return new Response(`${text.charCodeAt(1 << 28)} ${piece.length}`);
+    } }";
+    let mut worker = worker().function("small", COUNTER).start().await;
+    let mut asked = Vec::new();
+    for index in 0..FUNCTIONS {
+        let name = format!("f{index}");
+        let function = Function::new(&name, source).limits(|limits| {
+            limits.cpu_ms = 120_000;
+            limits.timeout_ms = 300_000;
+        });
+        worker.put_checked(&function).await;
+        asked.push(worker.request(&name, "/"));
+    }
+    let asked: Vec<_> = asked
+        .into_iter()
+        .map(|exchange| tokio::spawn(async move { exchange.send().await.error().await }))
+        .collect();
+    for asked in asked {
+        let (status, reason) = asked.await.unwrap();
+        let is_ended =
+            status == 503 && ["MemoryPressure", "MemoryLimitExceeded"].contains(&&*reason);
+        assert!(is_ended, "{status} {reason}");
+    }
+    assert_eq!(worker.get("small", "/").await.status, 200);
+    assert!(worker.is_alive());
+    assert_eq!(no_memory_left(&worker), None);
+}
+
+/// Each is so small that it would not be ended for the others' sake; all together use up V8's cage.
+#[tokio::test]
+async fn many_small_ones_that_wait_cannot_use_up_the_memory_of_the_process() {
+    const HOLDERS: usize = 1000;
+    let holder = "let kept; export default { async fetch(request) {
+        kept = [0, 1].map((index) => new Array(220_000).fill(index + 0.5));
+        await fetch('http://hold.test/');
+        return new Response('kept');
+    } }";
+    let (builder, release, waiting) = holding(worker().function("small", COUNTER));
+    let mut worker = builder.start().await;
+    let mut asked = Vec::new();
+    for index in 0..HOLDERS {
+        let name = format!("holder{index}");
+        let function = Function::new(&name, holder).limits(|limits| limits.timeout_ms = 300_000);
+        worker.put_checked(&function).await;
+        asked.push(worker.request(&name, "/"));
+    }
+    let held: Vec<_> = asked
+        .into_iter()
+        .map(|exchange| tokio::spawn(async move { exchange.send().await.status }))
+        .collect();
+    eventually("each waits or is answered", async || {
+        let answered = held.iter().filter(|held| held.is_finished()).count();
+        waiting.load(Ordering::SeqCst) + answered >= HOLDERS
+    })
+    .await;
+    release.send(true).unwrap();
+    let mut kept = 0;
+    for held in held {
+        let status = held.await.unwrap();
+        assert!([200, 503].contains(&status), "{status}");
+        kept += usize::from(status == 200);
+    }
+    assert!(kept >= HOLDERS / 3, "{kept}");
+    assert_eq!(worker.get("small", "/").await.status, 200);
+    assert!(worker.is_alive());
+    assert_eq!(no_memory_left(&worker), None);
 }
 
 #[tokio::test]
@@ -396,22 +476,26 @@ async fn idle_instances_take_little_memory() {
     const MOST_BYTES: usize = 720_000;
     /// A page of a heap.
     const PAGE_BYTES: usize = 256 << 10;
+    /// What the worker counts for each.
+    const MOST_MAPPINGS: usize = 6;
     let worker = worker().one_instance_each().start().await;
     for index in 0..=MORE {
         let function = Function::new(&format!("f{index}"), COUNTER);
         worker.put(&function).await.unwrap();
     }
     assert_eq!(answer(&worker, "f0").await, "1");
-    let one = worker.resident_bytes();
+    let (one, mappings) = (worker.resident_bytes(), worker.mappings());
     for index in 1..=MORE {
         let name = format!("f{index}");
         assert_eq!(answer(&worker, &name).await, "1");
         assert_eq!(answer(&worker, &name).await, "2");
     }
+    assert!(worker.mappings() < mappings + MORE * MOST_MAPPINGS);
     // A collection gives the young generation's pages back; the tables must not have come back with it.
     eventually("idle instances give memory back", async || {
-        metric(&worker, "isolet_used{resource=\"cage_bytes\"}").await < 3 * PAGE_BYTES * MORE
-            && worker.resident_bytes() < one + MORE * MOST_BYTES
+        let pages = metric(&worker, "isolet_used{resource=\"cage_bytes\"}").await / PAGE_BYTES;
+        let isolates = MORE + metric(&worker, "isolet_pool_isolates ").await;
+        pages < 3 * isolates && worker.resident_bytes() < one + MORE * MOST_BYTES
     })
     .await;
     assert_eq!(instances(&worker).await, MORE + 1);

@@ -13,7 +13,7 @@ use super::{ffi_crash, ffi_interrupt, texts};
 use crate::control::BREADCRUMB_BYTES;
 use crate::limits::heap::{Excess, HeapBudget};
 use crate::limits::memory::{self, HeapSize, Resource};
-use crate::limits::{cpu, growth};
+use crate::limits::{cage, cpu, growth};
 
 /// Takes ownership of a file descriptor that the parent process passed down by number.
 pub fn inherited_fd(number: i32) -> std::io::Result<OwnedFd> {
@@ -174,32 +174,13 @@ unsafe extern "C" fn after_collection(
 /// Whether the isolate must end, garbage counted.
 fn excess(isolate: &mut v8::Isolate, budget: &HeapBudget) -> Option<Excess> {
     let statistics = isolate.get_heap_statistics();
-    let committed = statistics.total_heap_size();
     let size = HeapSize {
-        committed,
+        committed: statistics.total_heap_size(),
         code: statistics.total_heap_size_executable(),
-        large: large_bytes(isolate, committed),
-        granted: 0,
     };
     let live = statistics.used_heap_size() + statistics.external_memory();
     budget.note_heap(size, live);
     budget.excess()
-}
-
-/// Bytes of objects that have pages of their own, machine code left out. A small heap has few of them.
-fn large_bytes(isolate: &mut v8::Isolate, committed_bytes: usize) -> usize {
-    const SMALL_BYTES: usize = 2 << 20;
-    if committed_bytes < SMALL_BYTES {
-        return 0;
-    }
-    (0..isolate.number_of_heap_spaces())
-        .filter_map(|index| isolate.get_heap_space_statistics(index))
-        .filter(|space| {
-            let name = space.space_name().to_bytes();
-            name.ends_with(b"large_object_space") && !name.starts_with(b"code")
-        })
-        .map(|space| space.space_size())
-        .sum()
 }
 
 /// What the callbacks need.
@@ -233,15 +214,38 @@ impl HeapWatch {
     fn data(&self) -> *mut c_void {
         std::ptr::from_ref(self).cast_mut().cast()
     }
+
+    /// Waits until it may grow by a lot, on the thread that runs the isolate.
+    fn ask_to_grow(&self) {
+        let budget = &self.budget;
+        budget.grow(|| {
+            if growth::is_crowded() {
+                // There are no more threads that could take over.
+                growth::ask()
+            } else {
+                cpu::without_seat(growth::ask)
+            }
+        });
+        if budget.live_bytes() > budget.limit_bytes() {
+            self.end(Excess::Limit);
+        } else {
+            // What it has become tells whether it may stay.
+            self.measure_soon();
+        }
+    }
 }
 
-/// Once a heap that had to ask has grown, it gets a limit of its own, and leaves room for the next or is marked; once it is small
+/// Once a heap that had to ask has grown, it gets a limit of its own, and gives the right to grow back or is marked; once it is small
 /// again, the limit that all have. Not called inside V8's callbacks for collections and limits.
 fn settle(isolate: &mut v8::Isolate, watch: &HeapWatch) {
     let budget = &watch.budget;
+    let has_grown = budget.is_growing();
+    if has_grown && !cage::is_reserve_free() {
+        // What is garbage there shall not count.
+        isolate.low_memory_notification();
+    }
     let heap_bytes = isolate.get_heap_statistics().total_heap_size();
     let unasked = memory::unasked_bytes();
-    let has_grown = budget.is_growing();
     let granted = budget.granted_bytes();
     let is_small = granted > 0 && heap_bytes < unasked / 2;
     if !has_grown && !is_small {
@@ -258,20 +262,17 @@ fn settle(isolate: &mut v8::Isolate, watch: &HeapWatch) {
     budget.grant(limit);
     // For the ledger alone.
     let _ = excess(isolate, budget);
-    if has_grown {
-        give_growth_back(watch, limit > 0);
+    if !has_grown {
+        return;
     }
-}
-
-/// The next one may grow, if one that stays large leaves room for that; else it is marked, and the next one may once its memory is
-/// free.
-fn give_growth_back(watch: &HeapWatch, is_large: bool) {
-    let bytes = watch.budget.usage()[Resource::Cage];
-    let leaves_room =
-        !is_large || memory::has_room_to_grow() || cpu::without_seat(|| growth::leave_room(bytes));
-    if leaves_room {
-        watch.budget.grown();
+    let bytes = budget.usage()[Resource::Cage];
+    let leaves_room = || {
+        limit == 0 || memory::heaps_lack() == 0 || cpu::without_seat(|| growth::leave_room(bytes))
+    };
+    if cage::is_reserve_free() && leaves_room() {
+        budget.grown();
     } else {
+        // The next one may grow once this one is gone.
         watch.mark(Excess::Share);
     }
 }
@@ -285,22 +286,38 @@ unsafe extern "C" fn near_heap_limit(
     _initial_limit_bytes: usize,
 ) -> usize {
     // SAFETY: see above; shared references to it are the only ones.
-    let watch = unsafe { &*data.cast::<HeapWatch>() };
-    let budget = &watch.budget;
-    budget.grow(|| {
-        if growth::is_crowded() {
-            cpu::hand_over(growth::ask)
-        } else {
-            cpu::without_seat(growth::ask)
-        }
-    });
-    if budget.live_bytes() > budget.limit_bytes() {
-        watch.end(Excess::Limit);
-    } else {
-        // What it has become tells whether it may stay.
-        watch.measure_soon();
-    }
+    unsafe { &*data.cast::<HeapWatch>() }.ask_to_grow();
     current_limit_bytes + growth::STRIDE_BYTES
+}
+
+/// Waits until the isolate that this thread runs may grow; false where it is none of a tenant's. To be called in an allocation, on the
+/// same terms as [`near_heap_limit`].
+pub(super) fn ask_to_grow() -> bool {
+    let watch = current_watch();
+    watch.inspect(|watch| watch.ask_to_grow()).is_some()
+}
+
+/// Ends what this thread runs for the others' sake. To be called in an allocation: it goes on for a while.
+pub(super) fn give_way() {
+    if let Some(watch) = current_watch() {
+        watch.end(Excess::Share);
+    }
+}
+
+/// Of the isolate that this thread runs.
+fn current_watch() -> Option<Arc<HeapWatch>> {
+    // SAFETY: it reads a thread-local variable.
+    let current = unsafe { v8__Isolate__TryGetCurrent() };
+    if current.is_null() {
+        return None;
+    }
+    // SAFETY: this thread has entered that isolate. Only its slot is read, while the frames below wait for V8.
+    let isolate = unsafe { v8::Isolate::from_raw_ptr_unchecked(current.cast()) };
+    isolate.get_slot::<Arc<HeapWatch>>().cloned()
+}
+
+unsafe extern "C" {
+    fn v8__Isolate__TryGetCurrent() -> *mut c_void;
 }
 
 /// V8 calls this where it finds no memory, on the thread that runs the isolate or on one of its own, and ends the process if

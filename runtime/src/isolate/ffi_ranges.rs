@@ -18,10 +18,9 @@ use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// `kPtrComprCageReservationSize`
-const CAGE_BYTES: usize = 4 << 30;
-/// `kRegularPageSize`
-const PAGE_BYTES: usize = 256 << 10;
+use crate::limits::cage::{CAGE_BYTES, PAGE_BYTES};
+use crate::limits::memory;
+
 /// `OS::MemoryPermission::kRead` and `kReadWrite`.
 const READ: c_int = 1;
 const READ_WRITE: c_int = 2;
@@ -51,6 +50,7 @@ struct Shared {
 
 /// The kernel refused to make a range accessible as a whole: V8's own way is taken from then on.
 static REFUSED: AtomicBool = AtomicBool::new(false);
+static CAGE_IS_ACCESSIBLE: AtomicBool = AtomicBool::new(false);
 static SHARED: Mutex<Shared> = Mutex::new(Shared {
     address: usize::MAX,
     holes: Vec::new(),
@@ -118,6 +118,7 @@ extern "C" fn new_pages(
         shared(|shared| shared.address = address);
         if make_writable(address + SHARED_BYTES, bytes - SHARED_BYTES) {
             (initialization, freeing) = (RECOMMIT_ONLY, DISCARD);
+            CAGE_IS_ACCESSIBLE.store(true, Ordering::Relaxed);
         }
     }
     // SAFETY: see above.
@@ -226,8 +227,14 @@ fn make_writable(address: usize, bytes: usize) -> bool {
     let done = unsafe { libc::mprotect(address as *mut c_void, bytes, access) == 0 };
     if !done {
         REFUSED.store(true, Ordering::Relaxed);
+        memory::lies_apart();
     }
     done
+}
+
+/// Whether all of the cage can be read and written, but for the part that all isolates share.
+pub(super) fn is_cage_accessible() -> bool {
+    CAGE_IS_ACCESSIBLE.load(Ordering::Relaxed)
 }
 
 /// Has zeros there. Whether the kernel did.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::ffi::{self, HeapWatch, Interrupter};
-use super::ffi_tables;
 use super::snapshot::Snapshot;
+use super::{ffi_prefault, ffi_tables};
 use super::{modules, uncaught};
 use crate::limits::heap::HeapBudget;
 use crate::limits::memory;
@@ -45,6 +45,10 @@ impl Drop for Booked {
 impl Generic {
     /// Deserialises the snapshot and makes the context, for at most so many bytes of memory.
     pub(super) fn make(snapshot: Snapshot, limit_bytes: usize) -> Result<Self, String> {
+        ffi_prefault::making(|| Self::make_here(snapshot, limit_bytes))
+    }
+
+    fn make_here(snapshot: Snapshot, limit_bytes: usize) -> Result<Self, String> {
         let budget = Booked(Arc::new(HeapBudget::new(limit_bytes)));
         let params = v8::CreateParams::default()
             .snapshot_blob(snapshot.data())

@@ -228,7 +228,8 @@ impl Instance {
         };
         self.unseen_entries += 1;
         let mut used = guard.used();
-        if self.unseen_entries >= UNSEEN_ENTRIES || used >= UNSEEN_TIME {
+        let is_looked_at = self.unseen_entries >= UNSEEN_ENTRIES || used >= UNSEEN_TIME;
+        if is_looked_at || isolate.budget.is_growing() {
             self.unseen_entries = 0;
             platform::run_foreground_tasks(&locker);
             ffi::measure_heap(&mut locker);
@@ -277,29 +278,43 @@ impl Instance {
         code.keep(stage, modules::compiled(scope, &self.blueprint));
     }
 
-    /// Collects garbage and gives free memory back. Takes milliseconds.
-    pub fn compact(&mut self) -> Compacted {
+    /// Collects garbage and gives free memory back. Takes a millisecond, and more where `runs_callbacks`: those of a
+    /// `FinalizationRegistry`. Else they run with one of the next entries.
+    pub fn compact(&mut self, runs_callbacks: bool) -> Compacted {
         let isolate = &self.isolate;
         let mut locker = isolate.shared.lock();
-        locker.low_memory_notification();
-        let guard = CpuGuard::enter(isolate.interrupter.clone(), FINALIZERS_CPU);
-        self.blueprint.mark(&guard, true);
-        platform::run_foreground_tasks(&locker);
-        let uncaught = uncaught::take(&mut locker, &isolate.context);
-        self.blueprint.mark(&guard, false);
-        let used = guard.finish();
-        if used.exhausted {
-            isolate.interrupter.resume();
-        }
+        // One collection, and a second where there is much garbage; `low_memory_notification` makes two at least, for the same result.
+        locker.memory_pressure_notification(v8::MemoryPressureLevel::Critical);
+        locker.memory_pressure_notification(v8::MemoryPressureLevel::None);
+        let (finalizers_ended, uncaught) = if runs_callbacks {
+            self.run_callbacks(&mut locker)
+        } else {
+            (false, Vec::new())
+        };
         ffi::measure_heap(&mut locker);
         // Last: a collection takes it again.
         ffi_tables::give_back(&mut locker);
         Compacted {
             heap_bytes: isolate.budget.bytes(),
-            finalizers_ended: used.exhausted,
+            finalizers_ended,
             uncaught,
             exceeded: isolate.budget.exceeded(),
         }
+    }
+
+    /// Runs what a collection has left to do. Whether it was ended, and what it threw.
+    fn run_callbacks(&self, locker: &mut v8::Isolate) -> (bool, Vec<Uncaught>) {
+        let isolate = &self.isolate;
+        let guard = CpuGuard::enter(isolate.interrupter.clone(), FINALIZERS_CPU);
+        self.blueprint.mark(&guard, true);
+        platform::run_foreground_tasks(locker);
+        let uncaught = uncaught::take(locker, &isolate.context);
+        self.blueprint.mark(&guard, false);
+        let used = guard.finish();
+        if used.exhausted {
+            isolate.interrupter.resume();
+        }
+        (used.exhausted, uncaught)
     }
 
     /// What compiled code its start used.

@@ -15,8 +15,9 @@
 //! positions   from emitted code to what the user wrote
 //! ffi         all unsafe code, with ffi_crash: marks the thread that crashes, ffi_interrupt: hands its work over,
 //!             ffi_schedule: what the kernel's scheduler is told, ffi_tables: gives empty tables of V8 back, ffi_stub_caches: never
-//!             fills others, ffi_ranges: V8's ranges of addresses are one mapping each, ffi_tiering: how often V8 looks for a
-//!             termination, and ffi_allocator: Rust's memory
+//!             fills others, ffi_ranges: V8's ranges of addresses are one mapping each, ffi_cage: who may take pages of its heaps,
+//!             ffi_prefault: a new heap's memory at once, ffi_tiering: how often V8 looks for a termination, and ffi_allocator:
+//!             Rust's memory
 //! ```
 //!
 //! There is one entry model: every isolate is shared (`v8::SharedIsolate`) and entered through its lock by whoever owns
@@ -26,8 +27,10 @@ mod code;
 pub mod compile;
 pub mod ffi;
 pub mod ffi_allocator;
+mod ffi_cage;
 mod ffi_crash;
 mod ffi_interrupt;
+mod ffi_prefault;
 mod ffi_ranges;
 pub mod ffi_schedule;
 mod ffi_stub_caches;

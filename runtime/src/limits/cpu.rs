@@ -228,14 +228,19 @@ pub(crate) fn used_by_this_entry() -> Duration {
 
 /// Whether the entry that runs on this thread was terminated: what it runs after that, nobody ends once more.
 pub(crate) fn is_terminated() -> bool {
+    this_entry(|running| running.ended.is_some()).unwrap_or_default()
+}
+
+/// Whether this thread runs an entry and may wait there: not amid a collection.
+pub(crate) fn may_wait() -> bool {
+    this_entry(|running| !running.is_collecting()).unwrap_or_default()
+}
+
+/// Looks at the entry that runs on this thread.
+fn this_entry<R>(look: impl FnOnce(&Running) -> R) -> Option<R> {
     SLOT.with(|slot| {
-        let slot = slot.get().map(Registration::slot);
-        slot.is_some_and(|slot| {
-            let entry = lock(&slot.entry);
-            entry
-                .as_ref()
-                .is_some_and(|running| running.ended.is_some())
-        })
+        let slot = slot.get().map(Registration::slot)?;
+        lock(&slot.entry).as_ref().map(look)
     })
 }
 

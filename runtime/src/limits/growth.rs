@@ -1,20 +1,18 @@
 //! Who may grow by a lot at once.
 //!
-//! V8 tells that a heap is at its limit, not what it is about to allocate: that may be a string of 1 GiB, and V8 ends the
-//! process where it does not fit. So a heap that reaches what it may have without asking waits here, on its own thread, until
-//! no other is at this and the coldest idle instances have made room, or where nothing is idle those that hold most; then it may
-//! have any one object that there is.
-//! After that step it is measured: it gets a limit that fits what it has become, and leaves as much room for the next one, or is
-//! ended.
+//! A heap that reaches what it may have without asking waits here, on its own thread, until no other is at this, and so does one
+//! whose next page finds no room. Then it may have any one object that there is: V8's cage has a [reserve](super::cage) for it.
+//! After that step it is measured: it gets a limit that fits what it has become, and gives the right back, if nothing of it lies
+//! in the reserve and others can start beside it, or is ended.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::memory;
+use super::{cage, memory};
 
-/// By how much one may grow: the largest object of V8, and what surrounds it.
-pub const STRIDE_BYTES: usize = (1 << 30) + (64 << 20);
+/// By how much one may grow.
+pub const STRIDE_BYTES: usize = cage::RESERVE_BYTES;
 /// As many may wait without a seat, each on a thread of its own.
 pub const MOST_WAITING: usize = 64;
 /// Longest wait for those before, each of which is inside one native of V8. To go on beside another may take the room that it
@@ -24,6 +22,8 @@ const TURN: Duration = Duration::from_secs(300);
 const ROOM: Duration = Duration::from_secs(1);
 /// Between two looks whether there is room.
 const LOOK: Duration = Duration::from_millis(5);
+/// For so little, others go first; more is taken from the reserve at once.
+const LITTLE_BYTES: usize = 4 << 20;
 
 /// The right to grow, until dropped.
 #[derive(Debug)]
@@ -33,16 +33,13 @@ pub struct Permit {
 
 static TAKEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 static WAITING: AtomicUsize = AtomicUsize::new(0);
-static GROWS: AtomicBool = AtomicBool::new(false);
-/// Instances that use more bytes of the cage must end: one waits for room, and nothing is idle that could go.
-static ENDS_ABOVE: AtomicUsize = AtomicUsize::new(usize::MAX);
-static ASKED: AtomicUsize = AtomicUsize::new(0);
-/// Looks for instances that can go that found none.
-static VAIN: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that the one that grows waits for.
+static LACKS: AtomicUsize = AtomicUsize::new(0);
+/// Who has no more bytes than this does not go for it.
+static SPARED: AtomicUsize = AtomicUsize::new(0);
 
 /// Waits until the caller may grow. Bounded: then it may in any case, and V8 decides.
 pub fn ask() -> Permit {
-    ASKED.fetch_add(1, Ordering::Relaxed);
     WAITING.fetch_add(1, Ordering::Relaxed);
     let taken = TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut taken, waited) = TAKEN
@@ -55,42 +52,48 @@ pub fn ask() -> Permit {
         return Permit { is_mine: false };
     }
     *taken = true;
-    drop(taken);
-    GROWS.store(true, Ordering::Relaxed);
-    // What it gets cannot be refused any more, so all others count as larger.
-    wait_for_room(0, true);
     Permit { is_mine: true }
 }
 
-/// Called by one that has grown to so many bytes of the cage: makes room for the next, by what is idle and by what is larger.
-/// Whether there is room then.
-pub fn leave_room(bytes: usize) -> bool {
-    wait_for_room(bytes, false)
+/// Room for so many bytes, which one that may grow takes: in the common part, for which others may go, or in the reserve.
+pub fn find_room<T>(
+    bytes: usize,
+    common: impl Fn() -> Option<T>,
+    reserve: impl Fn() -> Option<T>,
+) -> Option<T> {
+    if bytes > LITTLE_BYTES
+        && let Some(found) = reserve()
+    {
+        return Some(found);
+    }
+    others_go(0, || common().ok_or(bytes.max(LITTLE_BYTES))).or_else(reserve)
 }
 
-/// Waits until one can grow: idle instances go, then those that use more than `bytes`. Where `insists`, also for those to end
-/// that run.
-fn wait_for_room(bytes: usize, insists: bool) -> bool {
+/// Called by one that has grown to so many bytes of the cage: what is idle goes, and what waits and is larger, so that others can
+/// start. Whether there is room for that then.
+pub fn leave_room(bytes: usize) -> bool {
+    let look = || match memory::heaps_lack() {
+        0 => Ok(()),
+        lack => Err(lack),
+    };
+    others_go(bytes, look).is_some()
+}
+
+/// Has others go that have more than `spared` bytes, until `look` finds what it looks for; else it says how many bytes are missing.
+fn others_go<T>(spared: usize, look: impl Fn() -> Result<T, usize>) -> Option<T> {
     let until = Instant::now() + ROOM;
-    let mut vain = VAIN.load(Ordering::Relaxed);
-    let mut is_pressing = false;
-    let mut has_room = memory::has_room_to_grow();
-    while !has_room && Instant::now() < until {
-        // The second look that finds nothing began after this one's alarm.
-        if VAIN.load(Ordering::Relaxed) >= vain + 2 {
-            if is_pressing && !insists {
-                break;
-            }
-            ENDS_ABOVE.store(bytes, Ordering::Relaxed);
-            is_pressing = true;
-            vain = VAIN.load(Ordering::Relaxed);
+    SPARED.store(spared, Ordering::Relaxed);
+    let found = loop {
+        match look() {
+            Ok(found) => break Some(found),
+            Err(_) if Instant::now() >= until => break None,
+            Err(lack) => LACKS.store(lack, Ordering::Relaxed),
         }
         memory::raise_alarm();
         std::thread::sleep(LOOK);
-        has_room = memory::has_room_to_grow();
-    }
-    ENDS_ABOVE.store(usize::MAX, Ordering::Relaxed);
-    has_room
+    };
+    LACKS.store(0, Ordering::Relaxed);
+    found
 }
 
 /// Whether [`MOST_WAITING`] wait.
@@ -98,30 +101,19 @@ pub fn is_crowded() -> bool {
     WAITING.load(Ordering::Relaxed) >= MOST_WAITING
 }
 
-/// Nothing is left that could go.
-pub fn nothing_goes() {
-    VAIN.fetch_add(1, Ordering::Relaxed);
+/// Bytes of the cage that the one that grows waits for; 0: it does not.
+pub fn lacks() -> usize {
+    LACKS.load(Ordering::Relaxed)
 }
 
-/// Instances that use more bytes of the cage must end: one needs room to grow, and nothing is idle that could go.
-pub fn ends_above() -> usize {
-    ENDS_ABOVE.load(Ordering::Relaxed)
-}
-
-/// Whether one grows, or waits for the room to.
-pub fn is_under_way() -> bool {
-    GROWS.load(Ordering::Relaxed)
-}
-
-/// How often one has asked.
-pub fn asked() -> usize {
-    ASKED.load(Ordering::Relaxed)
+/// Who has no more bytes of the cage than this does not go for the one that grows.
+pub fn spares() -> usize {
+    SPARED.load(Ordering::Relaxed)
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.is_mine {
-            GROWS.store(false, Ordering::Relaxed);
             *TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner) = false;
             TAKEN.1.notify_one();
         }
@@ -135,17 +127,26 @@ mod tests {
     #[test]
     fn one_at_a_time_grows() {
         let first = ask();
-        let second = std::thread::spawn(|| {
-            let permit = ask();
-            assert!(is_under_way());
-            drop(permit);
-        });
-        while asked() < 2 {
+        let second = std::thread::spawn(|| drop(ask()));
+        while WAITING.load(Ordering::Relaxed) == 0 {
             std::thread::yield_now();
         }
         assert!(!second.is_finished());
         drop(first);
         second.join().unwrap();
-        assert!(!is_under_way());
+    }
+
+    #[test]
+    fn what_is_large_is_taken_from_the_reserve_and_others_go_for_what_is_small() {
+        let found = |bytes, looks| {
+            let asked = AtomicUsize::new(0);
+            let common = || (asked.fetch_add(1, Ordering::Relaxed) == looks).then(lacks);
+            find_room(bytes, common, || Some(0))
+        };
+        assert_eq!(found(LITTLE_BYTES + 1, 1), Some(0));
+        assert_eq!(found(1, 0), Some(0), "there is room");
+        assert_eq!(found(1, 1), Some(LITTLE_BYTES), "it lacked so much");
+        assert_eq!(found(1, usize::MAX), Some(0), "from the reserve");
+        assert_eq!((lacks(), spares()), (0, 0));
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! Once exceeded, a budget stays so: its instance answers what it holds with an error and is thrown away.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::growth::Permit;
@@ -42,6 +42,7 @@ pub struct HeapBudget {
     granted_bytes: AtomicUsize,
     /// It may grow by more than that just now.
     growth: Mutex<Option<Permit>>,
+    is_growing: AtomicBool,
     /// What the process' ledger holds for V8's heap.
     noted: [AtomicUsize; Resource::ALL.len()],
     /// Set once it must end.
@@ -63,6 +64,7 @@ impl HeapBudget {
             shared_bytes: AtomicUsize::new(0),
             granted_bytes: AtomicUsize::new(0),
             growth: Mutex::new(None),
+            is_growing: AtomicBool::new(false),
             noted: Default::default(),
             exceeded: OnceLock::new(),
             leaving: Default::default(),
@@ -124,8 +126,7 @@ impl HeapBudget {
         let shared = self.shared_bytes.load(Ordering::Relaxed);
         let live_bytes = live_bytes.saturating_sub(shared);
         self.live_bytes.store(live_bytes, Ordering::Relaxed);
-        let granted = self.granted_bytes.load(Ordering::Relaxed);
-        self.note(HeapSize { granted, ..size }.usage());
+        self.note(size.usage());
     }
 
     /// The isolate is gone.
@@ -157,20 +158,22 @@ impl HeapBudget {
 
     /// Lets V8's heap grow by a lot, until [`HeapBudget::grown`].
     pub fn grow(&self, ask: impl FnOnce() -> Permit) {
-        if self.growth().is_none() {
+        if !self.is_growing() {
             let permit = ask();
             *self.growth() = Some(permit);
+            self.is_growing.store(true, Ordering::Relaxed);
         }
     }
 
     /// Whether [`HeapBudget::grow`] is under way.
     pub fn is_growing(&self) -> bool {
-        self.growth().is_some()
+        self.is_growing.load(Ordering::Relaxed)
     }
 
     /// Ends [`HeapBudget::grow`].
     pub fn grown(&self) {
         *self.growth() = None;
+        self.is_growing.store(false, Ordering::Relaxed);
     }
 
     fn growth(&self) -> std::sync::MutexGuard<'_, Option<Permit>> {

@@ -15,43 +15,43 @@
 //!
 //! V8, or the kernel, ends the process where one of them is used up. What is left above `critical` is for those that run, between
 //! two measurements. Each heap is measured after each of its garbage collections, after each entry, and before a thread that
-//! computes for long waits for its turn; a start reserves what it needs before it begins. What is resident is read from the
-//! kernel now and then; what was measured since is added to it.
+//! computes for long waits for its turn; a start reserves what it needs before it begins. What is used of the cage is known exactly:
+//! V8 asks for each page ([`cage`]). What is resident is read from the kernel now and then; what was measured since is added to it.
 
 use std::fs::File;
 use std::io;
 use std::ops::{Index, IndexMut};
-use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::growth::{self, STRIDE_BYTES};
+use super::cage::{self, PAGE_BYTES};
 use super::machine;
 
 const MIB: usize = 1 << 20;
-/// V8's cage without what no isolate gets: the read-only heap.
-const CAGE_BYTES: usize = (4 << 30) - 16 * MIB;
 /// V8's code range: the most that it can have.
 pub const CODE_RANGE_BYTES: usize = 512 * MIB;
-/// Pages of V8's heaps: a heap takes whole ones.
-const PAGE_BYTES: usize = 256 << 10;
 /// Heap that one instance may get without asking: what each that runs may grow by between two measurements.
 const MOST_UNASKED_BYTES: usize = 64 * MIB;
 const LEAST_UNASKED_BYTES: usize = 16 * MIB;
 /// What those that run may grow by without asking, all of them; where there are many, each gets less.
 const RUNNING_BYTES: usize = 448 * MIB;
+/// What those that run may take of the cage before they are measured, and end; past that they wait.
+const RUNNING_CAGE_BYTES: usize = 32 * MIB;
 /// C++ memory of one isolate: 523 KiB measured.
 const ISOLATE_BYTES: usize = 550 << 10;
-/// Mappings of one isolate: 13.4 measured.
-const ISOLATE_MAPPINGS: usize = 14;
-/// Bytes of large objects that take a mapping: each is 128 KiB at least, and a hole behind it.
-const LARGE_BYTES_A_MAPPING: usize = 64 << 10;
+/// Mappings of one isolate: 1.6 to 3.3 measured, as its four tables and those of others are neighbours or not.
+const ISOLATE_MAPPINGS: usize = 6;
+/// The same where the kernel refuses to make ranges of addresses accessible as a whole: 13.4 measured, without its heap.
+const APART_MAPPINGS: usize = 14;
+/// Bytes of a heap that take a mapping there: a large object is 128 KiB at least, and a hole behind it.
+const APART_BYTES_A_MAPPING: usize = 64 << 10;
 /// Bytes outside the heaps that take a mapping.
 const OUTSIDE_BYTES_A_MAPPING: usize = 512 << 10;
 /// Bytes to which WebAssembly memories may grow that take a mapping: each counts for 1 MiB at least, and takes three.
 const WASM_BYTES_A_MAPPING: usize = MIB / 3;
-/// Mappings of the program, its threads, and what is not counted.
-const MAPPINGS_BESIDE: usize = 2000;
+/// Mappings of the program, its threads, the pages of machine code, and what is not counted.
+const MAPPINGS_BESIDE: usize = 6000;
 /// What the kernel allows unless told otherwise.
 const DEFAULT_MAX_MAPPINGS: usize = 65_530;
 /// Memory that is left to the agent and the kernel, unless a quarter is less.
@@ -90,6 +90,8 @@ struct Bound {
 pub struct Capacity {
     bounds: [Bound; Resource::ALL.len()],
     unasked_bytes: usize,
+    /// See [`cage::tenants_bytes`].
+    tenants_bytes: usize,
 }
 
 /// What a V8 heap consists of, in bytes.
@@ -99,16 +101,14 @@ pub struct HeapSize {
     pub committed: usize,
     /// Of it: machine code, which lies outside the cage.
     pub code: usize,
-    /// Of it: objects with pages of their own.
-    pub large: usize,
-    /// To which it may grow without asking, where it was told how far.
-    pub granted: usize,
 }
 
 /// Room for one start, until what it uses has been measured.
 #[derive(Debug)]
 pub struct Reservation(());
 
+/// See [`lies_apart`].
+static LIES_APART: AtomicBool = AtomicBool::new(false);
 static USED: [AtomicUsize; Resource::ALL.len()] = [const { AtomicUsize::new(0) }; 4];
 /// Of it: what those use that were told to end.
 static LEAVING: [AtomicUsize; Resource::ALL.len()] = [const { AtomicUsize::new(0) }; 4];
@@ -180,15 +180,17 @@ impl Usage {
 }
 
 impl HeapSize {
-    /// What an isolate with such a heap uses. An object with pages of its own takes whole pages of the cage, so up to twice
-    /// its size.
+    /// What an isolate with such a heap uses.
     pub(super) fn usage(self) -> Usage {
-        let heap = self.committed.saturating_sub(self.code) + self.large;
         Usage([
-            heap.max(self.granted),
+            self.committed.saturating_sub(self.code),
             self.code,
             ISOLATE_BYTES + self.committed,
-            ISOLATE_MAPPINGS + self.large / LARGE_BYTES_A_MAPPING,
+            if LIES_APART.load(Ordering::Relaxed) {
+                APART_MAPPINGS + self.committed / APART_BYTES_A_MAPPING
+            } else {
+                ISOLATE_MAPPINGS
+            },
         ])
     }
 }
@@ -211,20 +213,21 @@ impl Capacity {
     fn of(memory_bytes: usize, mappings: usize, runs: usize) -> Self {
         let unasked_bytes =
             (RUNNING_BYTES / runs.max(1)).clamp(LEAST_UNASKED_BYTES, MOST_UNASKED_BYTES);
-        let running_bytes = (unasked_bytes * runs).min(CAGE_BYTES / 2);
         let beside_bytes = BESIDE_BYTES.min(memory_bytes / 4);
         let memory_bytes = memory_bytes - beside_bytes;
         let mappings = mappings.saturating_sub(MAPPINGS_BESIDE);
-        let cage = CAGE_BYTES - running_bytes;
+        let tenants_bytes = cage::tenants_bytes(runs);
+        let cage = tenants_bytes - RUNNING_CAGE_BYTES;
         Self {
             bounds: [
-                Bound::below(cage, 192 * MIB, 128 * MIB).slack(running_bytes / 4),
+                Bound::below(cage, 48 * MIB, 48 * MIB).slack(RUNNING_CAGE_BYTES / 2),
                 Bound::below(CODE_RANGE_BYTES - 64 * MIB, 32 * MIB, 32 * MIB).slack(16 * MIB),
                 Bound::below(memory_bytes, memory_bytes / 16, memory_bytes / 16)
                     .slack(beside_bytes / 4),
                 Bound::below(mappings, mappings / 64, mappings / 64),
             ],
             unasked_bytes,
+            tenants_bytes,
         }
     }
 }
@@ -245,14 +248,6 @@ impl Bound {
         used.saturating_sub(leaving) > self.critical || used > self.last
     }
 
-    /// Where so much is to be left for one that grows.
-    fn without(self, amount: usize) -> Self {
-        Self {
-            critical: self.critical.saturating_sub(amount),
-            ..self
-        }
-    }
-
     /// With so much for those that grow while others end.
     fn slack(self, amount: usize) -> Self {
         Self {
@@ -263,9 +258,10 @@ impl Bound {
 }
 
 /// Says what the process has, once; without it, what a machine without limits has. Opens a file: to be called before the
-/// process is locked down.
+/// process is locked down, and V8 initialised.
 pub fn begin(capacity: Capacity) -> io::Result<()> {
     let statm = File::open("/proc/self/statm")?;
+    cage::begin(capacity.tenants_bytes);
     // Set once, by the process' start.
     let _ = (STATM.set(statm), CAPACITY.set(capacity));
     Ok(())
@@ -279,37 +275,15 @@ fn bound(resource: Resource) -> Bound {
     capacity().bounds[resource as usize]
 }
 
-/// What all instances use, those of the pool included, and what has been promised to one that grows.
+/// The kernel refuses to make V8's ranges of addresses accessible as a whole, so each part that is used is a mapping.
+pub fn lies_apart() {
+    LIES_APART.store(true, Ordering::Relaxed);
+}
+
+/// What all instances use, those of the pool included.
 pub fn used() -> Usage {
-    let mut used = measured();
-    if growth::is_under_way() {
-        let cage = bound(Resource::Cage);
-        used[Resource::Cage] += STRIDE_BYTES - (cage.critical - cage.easy);
-    }
-    used
-}
-
-/// Whether the one that grows has room to.
-pub fn has_room_to_grow() -> bool {
-    lacks(0) == 0
-}
-
-/// Bytes of the cage that must become free for the one that wants to grow, where it finds nothing idle that could go; without
-/// those of instances that were told to end.
-pub fn lacks_to_grow() -> usize {
-    if growth::ends_above() == usize::MAX {
-        return 0;
-    }
-    lacks(LEAVING[Resource::Cage as usize].load(Ordering::Relaxed))
-}
-
-fn lacks(leaving: usize) -> usize {
-    let used = measured()[Resource::Cage].saturating_sub(leaving);
-    (used + STRIDE_BYTES).saturating_sub(bound(Resource::Cage).critical)
-}
-
-fn measured() -> Usage {
     let mut used = Usage(std::array::from_fn(|at| USED[at].load(Ordering::Relaxed)));
+    used[Resource::Cage] = cage::used();
     let outside = OUTSIDE.load(Ordering::Relaxed);
     let isolates = BUDGETS.load(Ordering::Relaxed) * ISOLATE_BYTES;
     used[Resource::Resident] = used[Resource::Resident]
@@ -332,6 +306,25 @@ pub fn full() -> Usage {
     Usage(capacity().bounds.map(|bound| bound.full))
 }
 
+/// Whether so much of the cage is used that garbage is collected, before any instance must go.
+pub fn has_garbage_to_collect() -> bool {
+    cage::used() > garbage_bytes()
+}
+
+fn garbage_bytes() -> usize {
+    bound(Resource::Cage).easy / 8 * 7
+}
+
+/// Whether the cage has no room for a start.
+pub fn is_full() -> bool {
+    cage::used() > bound(Resource::Cage).full
+}
+
+/// Whether who has more than its share of the cage must end.
+pub fn is_critical() -> bool {
+    cage::used() > bound(Resource::Cage).critical
+}
+
 /// Heap that an instance may get without asking.
 pub fn unasked_bytes() -> usize {
     capacity().unasked_bytes
@@ -342,6 +335,13 @@ pub fn has_room_for_more(instances: usize) -> bool {
     let after = used().plus(START.times(instances));
     let easy = easy();
     Resource::ALL.iter().all(|it| after[*it] <= easy[*it])
+}
+
+/// Bytes of the cage that heaps have too much for others to start beside them, once those are gone that were told to end.
+pub fn heaps_lack() -> usize {
+    let leaving = LEAVING[Resource::Cage as usize].load(Ordering::Relaxed);
+    let used = cage::used().saturating_sub(leaving);
+    used.saturating_sub(bound(Resource::Cage).easy)
 }
 
 /// Room for one start, if there is some.
@@ -374,12 +374,9 @@ impl Drop for Reservation {
 /// Whether an instance that uses so much must end for the others' sake.
 pub(super) fn is_too_greedy(own: Usage) -> bool {
     let budgets = BUDGETS.load(Ordering::Relaxed).max(1);
-    let used = measured();
+    let used = used();
     Resource::ALL.into_iter().any(|it| {
-        let mut bound = bound(it);
-        if it == Resource::Cage && own[it] > growth::ends_above() {
-            bound = bound.without(STRIDE_BYTES);
-        }
+        let bound = bound(it);
         let leaving = LEAVING[it as usize].load(Ordering::Relaxed);
         bound.is_used_up(used[it], leaving)
             && own[it] > (bound.critical / budgets).max(LEAST_SHARE[it])
@@ -398,7 +395,7 @@ pub(super) fn left(resource: Resource, amount: usize) {
 
 /// Takes bytes outside the heaps, unless there is no room.
 pub(super) fn take_outside(bytes: usize) -> bool {
-    let used = measured();
+    let used = used();
     let fits = used[Resource::Resident].saturating_add(bytes) <= bound(Resource::Resident).critical
         && used[Resource::Mappings] + bytes / OUTSIDE_BYTES_A_MAPPING
             <= bound(Resource::Mappings).critical;
@@ -424,10 +421,22 @@ pub(super) fn change(resource: Resource, before: usize, after: usize) {
     }
     let more = after - before;
     let sum = total.fetch_add(more, Ordering::Relaxed) + more;
-    let easy = bound(resource).easy;
-    if sum > easy && sum - more <= easy {
+    // How much of the cage is used is known better.
+    if resource != Resource::Cage && crosses(bound(resource).easy, sum - more, sum) {
         raise_alarm();
     }
+}
+
+/// More of the cage is used now.
+pub(super) fn cage_changed(before: usize, after: usize) {
+    if crosses(garbage_bytes(), before, after) || crosses(bound(Resource::Cage).easy, before, after)
+    {
+        raise_alarm();
+    }
+}
+
+fn crosses(bound: usize, before: usize, after: usize) -> bool {
+    before <= bound && bound < after
 }
 
 pub(super) fn change_wasm(before: usize, after: usize) {
@@ -489,10 +498,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_of_4_gib_holds_4000_instances_of_3_pages() {
+    fn a_worker_of_4_gib_holds_4000_instances_of_2_pages() {
         let capacity = Capacity::of(4 << 30, DEFAULT_MAX_MAPPINGS, 6);
         let one = HeapSize {
-            committed: 3 * PAGE_BYTES,
+            committed: 2 * PAGE_BYTES,
             ..HeapSize::default()
         };
         // With 64 in the pool. What is resident is measured, and less than what is committed.
@@ -522,27 +531,14 @@ mod tests {
     }
 
     #[test]
-    fn those_that_run_have_room_however_many() {
-        for runs in [1, 6, 24, 192, 10_000] {
-            let capacity = Capacity::of(usize::MAX, DEFAULT_MAX_MAPPINGS, runs);
-            let cage = capacity.bounds[Resource::Cage as usize];
-            let left = CAGE_BYTES - cage.critical;
-            assert!(left >= (capacity.unasked_bytes * runs).min(CAGE_BYTES / 2));
-            assert!(cage.easy > 1 << 30);
-        }
-    }
-
-    #[test]
-    fn large_objects_count_as_the_pages_and_mappings_that_they_take() {
+    fn machine_code_lies_outside_the_cage() {
         let size = HeapSize {
             committed: 100 * MIB,
-            large: 90 * MIB,
             code: PAGE_BYTES,
-            granted: 0,
         };
         let usage = size.usage();
-        assert_eq!(usage[Resource::Cage], 190 * MIB - PAGE_BYTES);
+        assert_eq!(usage[Resource::Cage], 100 * MIB - PAGE_BYTES);
         assert_eq!(usage[Resource::Code], PAGE_BYTES);
-        assert_eq!(usage[Resource::Mappings], 14 + 1440);
+        assert_eq!(usage[Resource::Mappings], ISOLATE_MAPPINGS);
     }
 }

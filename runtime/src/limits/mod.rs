@@ -4,8 +4,10 @@
 
 pub mod account;
 pub mod body;
+pub mod cage;
 pub mod cpu;
 pub mod files;
+pub mod garbage;
 pub mod growth;
 pub mod heap;
 mod machine;

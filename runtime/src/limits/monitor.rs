@@ -350,6 +350,10 @@ impl Running {
         self.overdue.collecting(begins, used);
     }
 
+    pub(super) fn is_collecting(&self) -> bool {
+        self.overdue.collecting.is_some()
+    }
+
     pub(super) fn end(&mut self, why: Ended, used: Duration) {
         if self.ended.is_none() {
             self.ended = Some(why);

@@ -435,19 +435,19 @@ impl Cell {
     }
 
     /// Whether it is time to [`Cell::compact`] an instance that has had no request for so long.
-    pub(super) fn should_collect(&self, unused: Duration) -> bool {
-        self.footprint.is_due(unused)
+    pub(super) fn should_collect(&self, unused: Duration, is_tight: bool) -> bool {
+        self.footprint.is_due(unused, is_tight)
     }
 
-    /// Has an instance that is idle give back memory that it does not need; once between two entries.
-    pub(super) fn compact(self: &Arc<Self>) {
+    /// Has an instance that is idle give back memory that it does not need; once between two entries. See [`Instance::compact`].
+    pub(super) fn compact(self: &Arc<Self>, runs_callbacks: bool) {
         if !self.footprint.begin() {
             return;
         }
         let Some(mut instance) = lock(&self.slot).instance.take() else {
             return;
         };
-        let done = instance.compact();
+        let done = instance.compact(runs_callbacks);
         self.footprint.collected(done.heap_bytes);
         self.revision.report_uncaught(done.uncaught);
         if done.finalizers_ended {

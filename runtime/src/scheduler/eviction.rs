@@ -12,8 +12,17 @@ use crate::limits::memory::{self, Resource, Usage};
 const IDLE: Duration = Duration::from_secs(600);
 /// Time between two looks.
 pub(super) const TICK: Duration = Duration::from_secs(1);
+/// The same while there may be garbage to collect.
+const TIGHT_TICK: Duration = Duration::from_millis(100);
 /// Least time between two looks, whoever waits.
 pub(super) const PAUSE: Duration = Duration::from_millis(5);
+
+/// For so long garbage is collected at a time, before any instance goes.
+pub(super) const SPELL: Duration = Duration::from_millis(20);
+/// Where so few were collected in that time, instances go all the same.
+pub(super) const LEAST_COLLECTED: usize = 2;
+/// Where so many starts wait in line, instances go although collections make room, too.
+pub(super) const MOST_WAITING: usize = 64;
 
 /// An instance, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +125,15 @@ pub(super) fn holders(held: &[usize], needed: usize, least: usize) -> Vec<usize>
             is_needed
         })
         .collect()
+}
+
+/// Longest time until the next look.
+pub(super) fn tick() -> Duration {
+    if memory::has_garbage_to_collect() {
+        TIGHT_TICK
+    } else {
+        TICK
+    }
 }
 
 /// What there may be of everything.

@@ -6,7 +6,9 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Time without a request after which an instance that has [grown](GROWN_BYTES) is collected.
+/// Time without a request after which any instance is collected where memory is tight.
+const TIGHT_PAUSE: Duration = Duration::from_millis(100);
+/// The same for one that has [grown](GROWN_BYTES) where it is not.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The same for one that never was: many get one request and then go, and theirs would be in vain.
 const QUIET: Duration = Duration::from_secs(5);
@@ -43,14 +45,16 @@ impl Footprint {
         self.is_compact.store(false, Ordering::Relaxed);
     }
 
-    /// Whether it is time to collect an instance that has had no request for so long.
-    pub(super) fn is_due(&self, unused: Duration) -> bool {
+    /// Whether it is time to collect an instance that has had no request for so long, where memory is tight or not.
+    pub(super) fn is_due(&self, unused: Duration, is_tight: bool) -> bool {
         if self.is_compact.load(Ordering::Relaxed) {
             return false;
         }
         let base = self.base_bytes.load(Ordering::Relaxed);
         let grown = self.bytes().saturating_sub(base);
-        let quiet = if grown >= GROWN_BYTES.max(base / 2) {
+        let quiet = if is_tight {
+            TIGHT_PAUSE
+        } else if grown >= GROWN_BYTES.max(base / 2) {
             PAUSE
         } else if self.was_collected.load(Ordering::Relaxed) {
             LONG_QUIET
@@ -80,7 +84,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     fn is_due(footprint: &Footprint, unused_s: u64) -> bool {
-        footprint.is_due(Duration::from_secs(unused_s))
+        footprint.is_due(Duration::from_secs(unused_s), false)
     }
 
     #[test]
@@ -93,6 +97,19 @@ mod tests {
         assert!(!is_due(&footprint, 1000), "nothing ran since");
         footprint.used(MIB);
         assert!(!is_due(&footprint, 59) && is_due(&footprint, 60));
+    }
+
+    #[test]
+    fn collections_are_early_where_memory_is_tight() {
+        let footprint = Footprint::default();
+        let is_due = |unused_s| footprint.is_due(Duration::from_secs(unused_s), true);
+        footprint.used(MIB);
+        assert!(!is_due(0) && is_due(1));
+        assert!(footprint.begin());
+        footprint.collected(MIB);
+        assert!(!is_due(1000), "nothing ran since");
+        footprint.used(MIB);
+        assert!(is_due(1));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use hyper::body::{Body, Incoming};
 use isolet_crds::bundle::{Bundle, FunctionIdentity, SecretValues};
 use tokio::time::Instant;
 
-use super::cell::Load;
+use super::cell::{Cell, Load};
 use super::eviction::{self, Totals};
 use super::inbound::Inbound;
 use super::revision::Revision;
@@ -23,11 +23,14 @@ use crate::isolate::{Blueprint, ffi_schedule, platform};
 use crate::limits::body::BodyLimit;
 use crate::limits::heap::HeapBudget;
 use crate::limits::memory::Resource;
-use crate::limits::{growth, memory};
+use crate::limits::{garbage, growth, memory};
 use crate::router::Router;
 use crate::server::error::RequestError;
 use crate::web::RequestHead;
 use crate::worker::metrics::FunctionMetrics;
+
+/// What holds no more of V8's cage while it waits is not ended for another that needs room.
+const HELD_BYTES: usize = 1 << 20;
 
 /// The Functions of this worker.
 #[derive(Debug)]
@@ -197,10 +200,11 @@ impl Functions {
         let functions = Arc::downgrade(self);
         std::thread::Builder::new()
             .name("eviction".into())
+            .stack_size(platform::STACK_BYTES)
             .spawn(move || {
                 let mut leaving = Vec::new();
                 loop {
-                    memory::wait_until_tight(eviction::TICK);
+                    memory::wait_until_tight(eviction::tick());
                     let Some(functions) = functions.upgrade() else {
                         return;
                     };
@@ -229,6 +233,7 @@ impl Functions {
                 Some((revision, cell, unused))
             })
             .collect();
+        let is_collected = self.collect_enough(&live);
         let candidates: Vec<_> = live
             .iter()
             .map(|(_, cell, unused)| eviction::Candidate {
@@ -240,9 +245,12 @@ impl Functions {
         let most = eviction::most(self.services.gate.most_instances());
         let mut now = self.totals(leaving);
         now.usage = now.usage.minus(surplus);
+        if is_collected {
+            now.usage[Resource::Cage] = 0;
+        }
         let victims = eviction::victims(&candidates, now, most);
-        if victims.is_empty() && leaving.is_empty() && !make_room(&functions, leaving) {
-            growth::nothing_goes();
+        if victims.is_empty() && leaving.is_empty() {
+            make_room(&functions, leaving);
         }
         for (index, reason) in victims {
             let (revision, cell, _) = &live[index];
@@ -250,6 +258,46 @@ impl Functions {
             leaving.push(cell.budget());
             self.services.metrics.evicted(reason.name());
         }
+    }
+
+    /// Collects garbage where much of V8's cage is used. Whether that is enough, so that no instance must go for it.
+    fn collect_enough(&self, live: &[(Arc<Revision>, Arc<Cell>, Duration)]) -> bool {
+        let makes_room = memory::has_garbage_to_collect() && self.collect_coldest(live);
+        garbage::collect(makes_room);
+        if makes_room {
+            memory::raise_alarm();
+        }
+        makes_room
+            && !memory::is_critical()
+            && growth::lacks() == 0
+            && self.services.gate.waiting() < eviction::MOST_WAITING
+    }
+
+    /// Collects garbage of idle instances, the coldest first: each gives back a page or more of V8's cage. Says whether that makes room
+    /// fast enough.
+    fn collect_coldest(&self, live: &[(Arc<Revision>, Arc<Cell>, Duration)]) -> bool {
+        let until = Instant::now() + eviction::SPELL;
+        let mut due: Vec<_> = live
+            .iter()
+            .filter(|(_, cell, unused)| cell.should_collect(*unused, true) && !cell.is_busy())
+            .collect();
+        due.sort_by_key(|(_, _, unused)| std::cmp::Reverse(*unused));
+        garbage::collect(!due.is_empty());
+        let mut collected = 0;
+        for (_, cell, _) in due {
+            if !memory::has_garbage_to_collect() {
+                return true;
+            }
+            if Instant::now() >= until {
+                return collected >= eviction::LEAST_COLLECTED;
+            }
+            // Others' callbacks would hold up those who wait for room.
+            cell.compact(false);
+            collected += 1;
+            garbage::collected();
+            self.services.gate.there_is_room();
+        }
+        collected > 0
     }
 
     /// Has instances that became idle give back what they do not need, for as long as there are Functions to look at. On a
@@ -278,8 +326,8 @@ impl Functions {
             let Some((cell, unused)) = revision.unused() else {
                 continue;
             };
-            if cell.should_collect(unused) && !cell.is_busy() {
-                cell.compact();
+            if cell.should_collect(unused, false) && !cell.is_busy() {
+                cell.compact(true);
             }
         }
     }
@@ -302,11 +350,11 @@ impl Functions {
     }
 }
 
-/// Ends what holds most and waits, where one needs room to grow and nothing is idle. Whether there was something.
-fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) -> bool {
-    let needed = memory::lacks_to_grow();
+/// Ends what holds most and waits, where one needs room to grow and nothing is idle.
+fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) {
+    let needed = growth::lacks();
     if needed == 0 {
-        return false;
+        return;
     }
     let cells: Vec<_> = functions
         .iter()
@@ -319,15 +367,13 @@ fn make_room(functions: &[Arc<Function>], leaving: &mut Vec<Weak<HeapBudget>>) -
         .iter()
         .map(|cell| cell.usage()[Resource::Cage])
         .collect();
-    let least = memory::LEAST_SHARE[Resource::Cage].max(growth::ends_above());
-    let before = leaving.len();
+    let least = HELD_BYTES.max(growth::spares());
     for index in eviction::holders(&held, needed, least) {
         let budget = cells[index].budget();
         if cells[index].make_room() {
             leaving.push(budget);
         }
     }
-    leaving.len() > before
 }
 
 impl Function {

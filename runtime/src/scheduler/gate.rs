@@ -79,6 +79,11 @@ impl Gate {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// The first in line tries again.
+    pub(super) fn there_is_room(&self) {
+        self.gone.notify_one();
+    }
+
     fn wait(&self) -> Option<Waiting<'_>> {
         let waiting = Waiting(self);
         (self.waiting.fetch_add(1, Ordering::Relaxed) < MOST_WAITING).then_some(waiting)
@@ -156,6 +161,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.0.metrics.instances(-1);
         self.0.gate.instances.fetch_sub(1, Ordering::Relaxed);
-        self.0.gate.gone.notify_one();
+        self.0.gate.there_is_room();
     }
 }

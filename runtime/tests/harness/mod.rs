@@ -325,6 +325,12 @@ impl Worker {
             .collect()
     }
 
+    /// Memory mappings of the process.
+    pub fn mappings(&self) -> usize {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid)).unwrap();
+        maps.lines().count()
+    }
+
     /// Resident memory of the process, in bytes.
     pub fn resident_bytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();

@@ -23,8 +23,8 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
              functions are objects of each instance's own heap."
         }
         "alive" => {
-            "Heaps live in V8's cage of 4 GiB in pages of 256 KiB: an idle hello has three or four of them, and a sixth of the \
-             cage is kept for those that run."
+            "Heaps live in V8's cage of 4 GiB in pages of 256 KiB: an idle hello has two of them, three until it is collected, and a \
+             quarter of the cage is kept for the largest object that there is."
         }
         "hello" | "echo" | "stream" => {
             "Of a hello's 8.5 to 10 us of CPU time two thirds are the kernel's: two system calls, as hyper has them, and a \
