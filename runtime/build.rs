@@ -2,7 +2,7 @@
 //! ffi_ranges.rs.
 
 /// Their names in V8's library.
-const WRAPPED: [&str; 19] = [
+const WRAPPED: [&str; 20] = [
     "_ZN2v88internal14TieringManager18InterruptBudgetForEPNS0_7IsolateENS0_6TaggedINS0_10JSFunctionEEENSt4__Cr8optionalINS0_8CodeKindEEE",
     "_ZN2v88internal14TieringManager15OnInterruptTickENS0_12DirectHandleINS0_10JSFunctionEEENS0_8CodeKindE",
     "_ZN2v88internal14TieringManager15NotifyICChangedENS0_6TaggedINS0_14FeedbackVectorEEE",
@@ -14,6 +14,7 @@ const WRAPPED: [&str; 19] = [
     "_ZN2v84base15RegionAllocator16AllocateRegionAtEmmNS1_11RegionStateE",
     "_ZN2v84base15RegionAllocator10TrimRegionEmm",
     "_ZN2v84base15RegionAllocator13TryGrowRegionEmm",
+    "_ZN2v88internal15MemoryAllocatorC1EPNS0_7IsolateEPNS_13PageAllocatorES5_PNS0_10MemoryPoolEm",
     "_ZN2v88internal15MemoryAllocator12AllocatePageENS1_14AllocationModeEPNS0_5SpaceENS0_13ExecutabilityE",
     "_ZN2v88internal15MemoryAllocator17AllocateLargePageEPNS0_16LargeObjectSpaceEmNS0_13ExecutabilityENS0_14AllocationHintE",
     "_ZN2v84base20BoundedPageAllocatorC1EPNS_13PageAllocatorEmmmNS0_22PageInitializationModeENS0_15PageFreeingModeE",

@@ -1,11 +1,14 @@
 //! V8 asks us where in its cage a page may lie, and tenants' code waits there where there is no room.
 //!
-//! The linker's `--wrap` (build.rs) has V8's calls of two sets of its functions come here:
+//! The linker's `--wrap` (build.rs) has V8's calls of three sets of its functions come here:
 //!
 //! - `RegionAllocator`, which gives out the addresses of the cage (and of the code range, which is left alone). The reserve of
 //!   `limits::cage` is left out of its bookkeeping when the cage is made, and managed there.
 //! - `MemoryAllocator::AllocatePage` and `AllocateLargePage`, by which a heap gets a page. V8 gives up where they give none, so
 //!   here is the place to wait.
+//! - `MemoryAllocator::MemoryAllocator`, which gets no pool. V8 would keep free pages for eight seconds, or until another isolate takes
+//!   them, with what was in them; and they would be in nobody's heap size. Its flag `--no-memory-pool` does nothing without its sandbox
+//!   (`init/isolate-group.cc`).
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
@@ -46,6 +49,16 @@ unsafe extern "C" {
     #[link_name = "_ZN2v84base15RegionAllocator11CheckRegionEm"]
     fn v8_bytes_at(this: *mut c_void, address: usize) -> usize;
 
+    #[link_name = "__real__ZN2v88internal15MemoryAllocatorC1EPNS0_7IsolateEPNS_13PageAllocatorES5_PNS0_10MemoryPoolEm"]
+    fn v8_new_allocator(
+        this: *mut c_void,
+        isolate: *mut c_void,
+        code: *mut c_void,
+        trusted: *mut c_void,
+        pool: *mut c_void,
+        bytes: usize,
+    );
+
     #[link_name = "__real__ZN2v88internal15MemoryAllocator12AllocatePageENS1_14AllocationModeEPNS0_5SpaceENS0_13ExecutabilityE"]
     fn v8_page(
         this: *mut c_void,
@@ -73,6 +86,7 @@ unsafe extern "C" {
 //   take no lock. V8 looks at a region again only by its address, in `TrimRegion` and `TryGrowRegion`, and by what those return
 //   (`base/bounded-page-allocator.cc`). For the reserve, whose addresses are the cage's and multiples of a page, `limits::cage`
 //   returns the same. V8 never sees it as free, as it excludes it itself.
+// - The pool: with none, as with that flag and the sandbox, it frees pages at once (`heap/memory-allocator.cc`).
 // - Pages: both may give no page, and then have changed nothing. V8 calls them on the isolate's own thread or on helpers of its
 //   own; `cpu::may_wait` is true only on the first, inside an entry of a tenant's and outside a collection. That thread may wait
 //   here for the same reasons as in `ffi_interrupt::callback`. What it holds is its isolate's alone (the isolate, and the lock by
@@ -150,6 +164,20 @@ extern "C" fn grow(this: *mut c_void, address: usize, bytes: usize) -> bool {
     } else {
         common()
     }
+}
+
+/// `MemoryAllocator::MemoryAllocator(Isolate*, PageAllocator*, PageAllocator*, MemoryPool*, size_t)`
+#[unsafe(export_name = "__wrap__ZN2v88internal15MemoryAllocatorC1EPNS0_7IsolateEPNS_13PageAllocatorES5_PNS0_10MemoryPoolEm")]
+extern "C" fn new_allocator(
+    this: *mut c_void,
+    isolate: *mut c_void,
+    code: *mut c_void,
+    trusted: *mut c_void,
+    _pool: *mut c_void,
+    bytes: usize,
+) {
+    // SAFETY: see above.
+    unsafe { v8_new_allocator(this, isolate, code, trusted, null_mut(), bytes) }
 }
 
 /// `MemoryAllocator::AllocatePage(AllocationMode, Space*, Executability)`

@@ -28,7 +28,7 @@ const READ_WRITE: c_int = 2;
 const RECOMMIT_ONLY: c_int = 2;
 const DISCARD: c_int = 1;
 /// `kContiguousReadOnlyReservationSize`: the first part of the cage, for what all isolates share.
-const SHARED_BYTES: usize = 8 << 20;
+const SHARED_BYTES: usize = 16 << 20;
 /// `kExternalPointerTableReservationSize`: of the tables that V8 never protects by keys.
 const POINTERS_BYTES: usize = 512 << 20;
 /// More holes than V8 has.

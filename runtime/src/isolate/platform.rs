@@ -14,8 +14,8 @@ const FLAGS: &str = concat!(
     "--wasm-max-mem-pages=8192 ",
     // JAVASCRIPT_STACK_BYTES, in KiB.
     "--stack-size=984 ",
-    // Free pages go back at once: V8 would keep them for eight seconds, and they are in nobody's heap size.
-    "--no-memory-pool ",
+    // A collection of an idle instance would throw away the code of all WebAssembly modules.
+    "--no-flush-liftoff-code ",
     // Frames of a stack trace.
     "--stack-trace-limit=20 ",
     // Threads that help one collection to mark. Each isolate has 2.7 KB ready for each of them, 7 by default.
