@@ -85,7 +85,7 @@ async fn a_start_without_room_waits_until_the_coldest_have_gone() {
 /// Requests of 16 clients go over 600 functions, of which the memory holds far less.
 #[tokio::test]
 async fn nobody_is_refused_while_idle_instances_fill_the_memory() {
-    const MEMORY: usize = 256 << 20;
+    const MEMORY: usize = 208 << 20;
     let mut worker = worker()
         .argument(&format!("--memory-bytes={MEMORY}"))
         .start()
@@ -478,7 +478,7 @@ async fn idle_instances_take_little_memory() {
     const PAGE_BYTES: usize = 256 << 10;
     /// Of what all isolates share.
     const SHARED_PAGES: usize = 64;
-    const SOME_PAGES: usize = 8;
+    const SOME_PAGES: usize = 50;
     /// What the worker counts for each.
     const MOST_MAPPINGS: usize = 6;
     let worker = worker().one_instance_each().start().await;

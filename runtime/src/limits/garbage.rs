@@ -27,7 +27,7 @@ pub fn collected() {
 
 /// Waits while the cage has no room for a start, and garbage is collected that makes some.
 pub fn wait() {
-    wait_while(PATIENCE, memory::is_full);
+    wait_while(PATIENCE, memory::is_cage_full);
 }
 
 fn wait_while(patience: Duration, is_full: impl Fn() -> bool) {

@@ -6,6 +6,7 @@
 //! resident   what the process may keep in memory: the pod's limit, or the machine's memory
 //! mappings   memory mappings that the kernel allows (`vm.max_map_count`)
 //!
+//! > tight      of the cage: garbage of idle instances is collected (`limits::garbage`)
 //! > easy       the coldest idle instances go (`scheduler::eviction`), the pool shrinks before them
 //! > full       no instance starts: it waits for those that go, else 503 with Retry-After
 //! > critical   an instance with more than its share that runs and grows is ended, as if past its own limit;
@@ -306,22 +307,22 @@ pub fn full() -> Usage {
     Usage(capacity().bounds.map(|bound| bound.full))
 }
 
-/// Whether so much of the cage is used that garbage is collected, before any instance must go.
-pub fn has_garbage_to_collect() -> bool {
-    cage::used() > garbage_bytes()
+/// Whether so much of the cage is used that idle instances are collected, before any must go.
+pub fn is_cage_tight() -> bool {
+    cage::used() > tight_bytes()
 }
 
-fn garbage_bytes() -> usize {
+fn tight_bytes() -> usize {
     bound(Resource::Cage).easy / 8 * 7
 }
 
 /// Whether the cage has no room for a start.
-pub fn is_full() -> bool {
+pub fn is_cage_full() -> bool {
     cage::used() > bound(Resource::Cage).full
 }
 
 /// Whether who has more than its share of the cage must end.
-pub fn is_critical() -> bool {
+pub fn is_cage_critical() -> bool {
     cage::used() > bound(Resource::Cage).critical
 }
 
@@ -429,8 +430,7 @@ pub(super) fn change(resource: Resource, before: usize, after: usize) {
 
 /// More of the cage is used now.
 pub(super) fn cage_changed(before: usize, after: usize) {
-    if crosses(garbage_bytes(), before, after) || crosses(bound(Resource::Cage).easy, before, after)
-    {
+    if crosses(tight_bytes(), before, after) || crosses(bound(Resource::Cage).easy, before, after) {
         raise_alarm();
     }
 }

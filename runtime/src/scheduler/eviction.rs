@@ -1,8 +1,8 @@
 //! Which instances go when they use too much together, or nobody has asked for them in a long time.
 //!
 //! What runs out is in [`memory`]; V8 or the kernel ends the process where it does. So the coldest idle instances go before
-//! that; their next request makes new ones. The thread that has them go looks each second, and at once when something becomes
-//! tight or a start waits for room.
+//! that; their next request makes new ones. Where it is V8's cage, they are collected first, which may be enough. The thread that
+//! does both looks each second, and at once when something becomes tight or a start waits for room.
 
 use std::time::Duration;
 
@@ -129,7 +129,7 @@ pub(super) fn holders(held: &[usize], needed: usize, least: usize) -> Vec<usize>
 
 /// Longest time until the next look.
 pub(super) fn tick() -> Duration {
-    if memory::has_garbage_to_collect() {
+    if memory::is_cage_tight() {
         TIGHT_TICK
     } else {
         TICK

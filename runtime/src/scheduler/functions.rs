@@ -262,13 +262,13 @@ impl Functions {
 
     /// Collects garbage where much of V8's cage is used. Whether that is enough, so that no instance must go for it.
     fn collect_enough(&self, live: &[(Arc<Revision>, Arc<Cell>, Duration)]) -> bool {
-        let makes_room = memory::has_garbage_to_collect() && self.collect_coldest(live);
+        let makes_room = memory::is_cage_tight() && self.collect_coldest(live);
         garbage::collect(makes_room);
         if makes_room {
             memory::raise_alarm();
         }
         makes_room
-            && !memory::is_critical()
+            && !memory::is_cage_critical()
             && growth::lacks() == 0
             && self.services.gate.waiting() < eviction::MOST_WAITING
     }
@@ -285,7 +285,7 @@ impl Functions {
         garbage::collect(!due.is_empty());
         let mut collected = 0;
         for (_, cell, _) in due {
-            if !memory::has_garbage_to_collect() {
+            if !memory::is_cage_tight() {
                 return true;
             }
             if Instant::now() >= until {
