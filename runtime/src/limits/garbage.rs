@@ -22,6 +22,8 @@ pub fn collect(begins: bool) {
 
 /// Some was.
 pub fn collected() {
+    // Whoever has looked waits by now.
+    drop(collecting());
     COLLECTING.1.notify_all();
 }
 
