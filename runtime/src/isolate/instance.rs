@@ -278,15 +278,20 @@ impl Instance {
         code.keep(stage, modules::compiled(scope, &self.blueprint));
     }
 
-    /// Collects garbage and gives free memory back. Takes a millisecond, and more where `runs_callbacks`: those of a
-    /// `FinalizationRegistry`. Else they run with one of the next entries.
-    pub fn compact(&mut self, runs_callbacks: bool) -> Compacted {
+    /// Collects garbage and gives free memory back. In a millisecond, with what callbacks of a `FinalizationRegistry` are due left for
+    /// one of the next entries; or `thoroughly`.
+    pub fn compact(&mut self, thoroughly: bool) -> Compacted {
         let isolate = &self.isolate;
         let mut locker = isolate.shared.lock();
-        // One collection, and a second where there is much garbage; `low_memory_notification` makes two at least, for the same result.
-        locker.memory_pressure_notification(v8::MemoryPressureLevel::Critical);
-        locker.memory_pressure_notification(v8::MemoryPressureLevel::None);
-        let (finalizers_ended, uncaught) = if runs_callbacks {
+        if thoroughly {
+            // Two collections at least: what the first one left would add up.
+            locker.low_memory_notification();
+        } else {
+            // One, after which as few pages are left.
+            locker.memory_pressure_notification(v8::MemoryPressureLevel::Critical);
+            locker.memory_pressure_notification(v8::MemoryPressureLevel::None);
+        }
+        let (finalizers_ended, uncaught) = if thoroughly {
             self.run_callbacks(&mut locker)
         } else {
             (false, Vec::new())

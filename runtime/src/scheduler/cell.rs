@@ -440,14 +440,14 @@ impl Cell {
     }
 
     /// Has an instance that is idle give back memory that it does not need; once between two entries. See [`Instance::compact`].
-    pub(super) fn compact(self: &Arc<Self>, runs_callbacks: bool) {
+    pub(super) fn compact(self: &Arc<Self>, thoroughly: bool) {
         if !self.footprint.begin() {
             return;
         }
         let Some(mut instance) = lock(&self.slot).instance.take() else {
             return;
         };
-        let done = instance.compact(runs_callbacks);
+        let done = instance.compact(thoroughly);
         self.footprint.collected(done.heap_bytes);
         self.revision.report_uncaught(done.uncaught);
         if done.finalizers_ended {

@@ -291,7 +291,7 @@ impl Functions {
             if Instant::now() >= until {
                 return collected >= eviction::LEAST_COLLECTED;
             }
-            // Others' callbacks would hold up those who wait for room.
+            // Somebody may wait for the room.
             cell.compact(false);
             collected += 1;
             garbage::collected();
