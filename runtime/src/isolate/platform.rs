@@ -14,7 +14,7 @@ const FLAGS: &str = concat!(
     "--wasm-max-mem-pages=8192 ",
     // JAVASCRIPT_STACK_BYTES, in KiB.
     "--stack-size=984 ",
-    // A collection of an idle instance would throw away the code of all WebAssembly modules.
+    // A collection by memory pressure would throw away the code of all WebAssembly modules of the process.
     "--no-flush-liftoff-code ",
     // Frames of a stack trace.
     "--stack-trace-limit=20 ",
