@@ -283,17 +283,14 @@ impl Instance {
     pub fn compact(&mut self, thoroughly: bool) -> Compacted {
         let isolate = &self.isolate;
         let mut locker = isolate.shared.lock();
-        if thoroughly {
+        let (finalizers_ended, uncaught) = if thoroughly {
             // Two collections at least: what the first one left would add up.
             locker.low_memory_notification();
+            self.run_callbacks(&mut locker)
         } else {
             // One, after which as few pages are left.
             locker.memory_pressure_notification(v8::MemoryPressureLevel::Critical);
             locker.memory_pressure_notification(v8::MemoryPressureLevel::None);
-        }
-        let (finalizers_ended, uncaught) = if thoroughly {
-            self.run_callbacks(&mut locker)
-        } else {
             (false, Vec::new())
         };
         ffi::measure_heap(&mut locker);
