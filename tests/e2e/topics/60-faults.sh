@@ -8,9 +8,10 @@ topic_faults() {
   kubelet_stopped
 }
 
-# kill_process NODE PATTERN: kills one process by its id
+# kill_process NODE PATTERN: kills one process by its id and waits for its end: until then it, or the children that end
+# with a container's first process, may answer once more
 kill_process() {
-  local pid; pid=$(process "$1" "$2") && kill -KILL "$pid"
+  local pid; pid=$(process "$1" "$2") && kill -KILL "$pid" && timeout 30 tail -s 0.01 --pid="$pid" -f /dev/null
 }
 
 # serves_again WHAT URL: and how long after now
