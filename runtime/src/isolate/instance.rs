@@ -9,7 +9,7 @@ use super::code::{CodeCache, Stage};
 use super::ffi::{self, Breadcrumb};
 use super::generic::Generic;
 use super::uncaught::{self, Uncaught};
-use super::{Blank, Positions, ffi_tables, modules, platform, texts};
+use super::{Blank, Positions, ffi_handles, ffi_tables, modules, platform, texts};
 use crate::control::{LoadError, SentCode};
 use crate::limits::cpu::{CpuGuard, Ended, Terms};
 use crate::limits::heap::{Excess, HeapBudget};
@@ -296,6 +296,7 @@ impl Instance {
         ffi::measure_heap(&mut locker);
         // Last: a collection takes it again.
         ffi_tables::give_back(&mut locker);
+        ffi_handles::freely(locker);
         Compacted {
             heap_bytes: isolate.budget.bytes(),
             finalizers_ended,

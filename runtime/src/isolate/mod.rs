@@ -16,8 +16,8 @@
 //! ffi         all unsafe code, with ffi_crash: marks the thread that crashes, ffi_interrupt: hands its work over,
 //!             ffi_schedule: what the kernel's scheduler is told, ffi_tables: gives empty tables of V8 back, ffi_stub_caches: never
 //!             fills others, ffi_ranges: V8's ranges of addresses are one mapping each, ffi_cage: who may take pages of its heaps,
-//!             ffi_prefault: a new heap's memory at once, ffi_tiering: how often V8 looks for a termination, and ffi_allocator:
-//!             Rust's memory
+//!             ffi_prefault: a new heap's memory at once, ffi_handles: keeps room for handles between entries, ffi_tiering: how
+//!             often V8 looks for a termination, and ffi_allocator: Rust's memory
 //! ```
 //!
 //! There is one entry model: every isolate is shared (`v8::SharedIsolate`) and entered through its lock by whoever owns
@@ -29,6 +29,7 @@ pub mod ffi;
 pub mod ffi_allocator;
 mod ffi_cage;
 mod ffi_crash;
+mod ffi_handles;
 mod ffi_interrupt;
 mod ffi_prefault;
 mod ffi_ranges;

@@ -5,6 +5,7 @@ mod cases;
 mod console;
 mod fetch;
 mod handler;
+mod handles;
 mod harness;
 mod lazy;
 mod memory;
