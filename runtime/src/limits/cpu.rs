@@ -13,6 +13,7 @@
 //! carries the number of its own.
 
 use std::cell::OnceCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::account::{Account, Pace};
-use super::monitor::{MONITOR, Registration, Running, Slot, lock};
+use super::monitor::{MONITOR, Registration, Running, lock};
 use super::stopwatch::Stopwatch;
 use super::turns::Turn;
 use crate::isolate::{Interrupter, ffi_schedule, ffi_tiering};
@@ -34,7 +35,8 @@ const TAKE_OVER: Duration = Duration::from_millis(20);
 /// One entry into JavaScript, metered from `enter` to `finish` or drop.
 #[derive(Debug)]
 pub struct CpuGuard {
-    slot: Arc<Slot>,
+    registration: Rc<Registration>,
+    watch: Stopwatch,
 }
 
 /// What an entry for a request may use.
@@ -71,37 +73,38 @@ pub enum Ended {
 }
 
 thread_local! {
-    static SLOT: OnceCell<Registration> = const { OnceCell::new() };
+    static SLOT: OnceCell<Rc<Registration>> = const { OnceCell::new() };
 }
 
 impl CpuGuard {
     /// Begins an entry for no request: it may use so much CPU time. If it takes long, it hands over what else its thread had
     /// to do, but takes no turns.
     pub fn enter(isolate: Interrupter, budget: Duration) -> Self {
-        Self::begin(|watch| Running::new(isolate, watch, budget))
+        Self::begin(|number, watch| Running::new(number, isolate, watch, budget))
     }
 
     /// Begins an entry for a request. If it takes long, it hands over what else its thread had to do.
     pub fn enter_for(isolate: Interrupter, terms: Terms) -> Self {
-        Self::begin(|watch| {
-            let mut running = Running::new(isolate, watch, terms.budget);
+        Self::begin(|number, watch| {
+            let mut running = Running::new(number, isolate, watch, terms.budget);
             running.until = Some(terms.until);
             running.account = Some(terms.account);
             running
         })
     }
 
-    fn begin(running: impl FnOnce(Stopwatch) -> Running) -> Self {
-        let (slot, watch) = SLOT.with(|slot| {
-            let registration = slot.get_or_init(Registration::new);
-            (Arc::clone(registration.slot()), registration.watch())
-        });
+    fn begin(running: impl FnOnce(u64, Stopwatch) -> Running) -> Self {
+        let registration = SLOT.with(|slot| Rc::clone(slot.get_or_init(Rc::default)));
+        let watch = registration.watch();
         ffi_tiering::entered(watch.began());
-        *lock(&slot.entry) = Some(running(watch));
+        *lock(&registration.slot().entry) = Some(running(registration.next_number(), watch));
         if let Some(monitor) = MONITOR.get() {
             monitor.entered();
         }
-        Self { slot }
+        Self {
+            registration,
+            watch,
+        }
     }
 
     /// Ends the entry. A pending termination is taken back: nothing of this entry reaches the next.
@@ -116,23 +119,26 @@ impl CpuGuard {
 
     /// CPU time of the entry so far.
     pub fn used(&self) -> Duration {
-        let mut entry = lock(&self.slot.entry);
-        let used = entry
-            .as_mut()
-            .map(|running| running.watch.used(self.slot.clock));
+        if let Some(used) = self.watch.used_if_short() {
+            return used;
+        }
+        let slot = self.registration.slot();
+        let mut entry = lock(&slot.entry);
+        let used = entry.as_mut().map(|running| running.watch.used(slot.clock));
         used.unwrap_or_default()
     }
 
     /// A small number that no other thread inside JavaScript has.
     pub fn thread_index(&self) -> usize {
-        self.slot.index
+        self.registration.slot().index
     }
 
     fn leave(&self, used: Option<Duration>) -> CpuUse {
-        let Some(mut running) = lock(&self.slot.entry).take() else {
+        let slot = self.registration.slot();
+        let Some(mut running) = lock(&slot.entry).take() else {
             return CpuUse::default();
         };
-        let used = used.unwrap_or_else(|| running.watch.used(self.slot.clock));
+        let used = used.unwrap_or_else(|| running.watch.used(slot.clock));
         running.conclude(used);
         if running.is_long {
             ffi_schedule::set_slice(ffi_schedule::SERVING);
@@ -219,7 +225,7 @@ pub(crate) fn interrupted(entry: u64) {
 /// CPU time of the entry that runs on this thread, so far; none if none does.
 pub(crate) fn used_by_this_entry() -> Duration {
     SLOT.with(|slot| {
-        let slot = slot.get().map(Registration::slot)?;
+        let slot = slot.get().map(|it| it.slot())?;
         let mut entry = lock(&slot.entry);
         Some(entry.as_mut()?.watch.used(slot.clock))
     })
@@ -239,7 +245,7 @@ pub(crate) fn may_wait() -> bool {
 /// Looks at the entry that runs on this thread.
 fn this_entry<R>(look: impl FnOnce(&Running) -> R) -> Option<R> {
     SLOT.with(|slot| {
-        let slot = slot.get().map(Registration::slot)?;
+        let slot = slot.get().map(|it| it.slot())?;
         lock(&slot.entry).as_ref().map(look)
     })
 }
@@ -247,7 +253,7 @@ fn this_entry<R>(look: impl FnOnce(&Running) -> R) -> Option<R> {
 /// Called on a thread that begins to collect garbage inside V8, or is done with it: V8 obeys a termination after that.
 pub(crate) fn collecting(begins: bool) {
     SLOT.with(|slot| {
-        if let Some(slot) = slot.get().map(Registration::slot)
+        if let Some(slot) = slot.get().map(|it| it.slot())
             && let Some(running) = lock(&slot.entry).as_mut()
         {
             // What was before a termination does not matter, and the clock is not read for it.
@@ -274,7 +280,7 @@ pub(crate) fn out_of_memory() -> ! {
 /// this one's turn. The entry that runs here asks for its next turn at its next safe point.
 pub(crate) fn without_seat<R>(wait: impl FnOnce() -> R) -> R {
     let had_seat = SLOT.with(|slot| {
-        let Some(slot) = slot.get().map(Registration::slot) else {
+        let Some(slot) = slot.get().map(|it| it.slot()) else {
             return false;
         };
         lock(&slot.entry)

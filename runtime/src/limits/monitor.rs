@@ -39,6 +39,8 @@ const STUCK_COLLECTING: Duration = Duration::from_secs(10);
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// Exit status of a worker that had to end because V8 did not obey or had no memory left.
 pub const STUCK_EXIT_STATUS: u8 = 70;
+/// Numbers of entries that a thread takes at once.
+const NUMBERS: u64 = 1 << 10;
 /// Entries that wait for their turn at most, beside two a core.
 const MOST_PARKED: usize = 64;
 
@@ -110,9 +112,12 @@ pub(super) struct Monitor {
 }
 
 /// This thread's slot; leaves the monitor's list when the thread ends.
+#[derive(Debug)]
 pub(super) struct Registration {
     slot: Arc<Slot>,
     anchor: Cell<Anchor>,
+    /// Numbers for its next entries: the first, and how many more.
+    numbers: Cell<(u64, u64)>,
 }
 
 /// There is one for the process, as there is one set of threads.
@@ -143,8 +148,8 @@ fn most_parked(cores: usize) -> usize {
     MOST_PARKED + 2 * cores
 }
 
-impl Registration {
-    pub(super) fn new() -> Self {
+impl Default for Registration {
+    fn default() -> Self {
         let monitor = MONITOR.get_or_init(|| Monitor::new(1));
         let mut slots = lock(&monitor.slots);
         let index = (0..)
@@ -161,9 +166,12 @@ impl Registration {
         Self {
             slot,
             anchor: Cell::new(Anchor::new(clock)),
+            numbers: Cell::new((0, 0)),
         }
     }
+}
 
+impl Registration {
     pub(super) fn slot(&self) -> &Arc<Slot> {
         &self.slot
     }
@@ -174,6 +182,18 @@ impl Registration {
         let watch = anchor.begin(self.slot.clock);
         self.anchor.set(anchor);
         watch
+    }
+
+    /// A number that no other entry of the process has.
+    pub(super) fn next_number(&self) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (number, more) = match self.numbers.get() {
+            // Many at once, as all threads ask there.
+            (_, 0) => (NEXT.fetch_add(NUMBERS, Ordering::Relaxed), NUMBERS),
+            numbers => numbers,
+        };
+        self.numbers.set((number + 1, more - 1));
+        number
     }
 }
 
@@ -289,10 +309,14 @@ impl Monitor {
 }
 
 impl Running {
-    pub(super) fn new(isolate: Interrupter, watch: Stopwatch, budget: Duration) -> Self {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
+    pub(super) fn new(
+        number: u64,
+        isolate: Interrupter,
+        watch: Stopwatch,
+        budget: Duration,
+    ) -> Self {
         Self {
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            number,
             isolate,
             watch,
             booked: Duration::ZERO,

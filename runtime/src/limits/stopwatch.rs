@@ -79,15 +79,18 @@ impl Stopwatch {
         cpu.saturating_sub(start)
     }
 
+    /// Wall time of the entry until now, if that is so short that it counts.
+    pub(super) fn used_if_short(&self) -> Option<Duration> {
+        let took = self.began.elapsed();
+        (took < SHORT).then_some(took)
+    }
+
     /// CPU time of the entry until now. On its own thread.
     pub(super) fn used(&mut self, clock: ThreadClock) -> Duration {
-        if self.start.is_none() {
-            let took = self.began.elapsed();
-            if took < SHORT {
-                return took;
-            }
-        }
-        self.used_at(clock.read().unwrap_or_default())
+        let short = self.start.is_none().then(|| self.used_if_short());
+        short
+            .flatten()
+            .unwrap_or_else(|| self.used_at(clock.read().unwrap_or_default()))
     }
 }
 

@@ -12,20 +12,19 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::event::{Event, Prepared};
 use super::footprint::Footprint;
 use super::functions::Permit;
 use super::gate::{Place, Reservation};
 use super::host::InstanceHost;
-use super::inbound::{Inbound, InboundError};
+use super::inbound::Inbound;
 use super::lock;
 use super::meter::Meter;
-use super::outbound::Fetched;
 use super::revision::Revision;
-use super::state::{Answer, SharedState, State, ended};
+use super::state::{Answer, SharedState, State};
 use crate::control::LoadError;
 use crate::isolate::ffi_schedule::{COMPUTING, STARTING, with_slice};
 use crate::isolate::{Blank, End, Entry, FINALIZERS_CPU, Instance, Outcome, Uncaught};
@@ -36,9 +35,7 @@ use crate::limits::wall_clock::WallClock;
 use crate::server::error::RequestError;
 use crate::server::outbox;
 use crate::web::RequestHead;
-use crate::web::host::{
-    Completion, CompletionId, ConsoleLevel, HostError, InboundResponse, RequestId, StreamId,
-};
+use crate::web::host::{ConsoleLevel, RequestId};
 
 /// Events that the thread which brought the first one runs before a task takes over.
 const EVENTS_INLINE: usize = 4;
@@ -85,33 +82,6 @@ struct Slot {
     turn_began: Option<Instant>,
     /// Set once it is dead: what requests are told that it had not begun.
     dead: Option<RequestError>,
-}
-
-/// What an instance is entered for.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// A request.
-    Dispatch(RequestId, Box<RequestHead>, Option<StreamId>),
-    /// A timer fired, a pipe has room.
-    Done(CompletionId),
-    /// A read ended.
-    Read {
-        id: CompletionId,
-        stream: StreamId,
-        outcome: Result<Option<Bytes>, InboundError>,
-        inbound: Inbound,
-    },
-    /// A fetch ended.
-    Fetched {
-        id: CompletionId,
-        outcome: Result<Fetched, HostError>,
-    },
-    /// The caller has gone.
-    Abort(RequestId),
-    /// `limits.timeout` is over; the caller knows.
-    Expire(RequestId),
-    /// JavaScript waits for this, but its request has ended.
-    Orphan(CompletionId),
 }
 
 impl Cell {
@@ -171,15 +141,9 @@ impl Cell {
         deadline: Instant,
     ) -> Answer {
         let (answer, answered) = oneshot::channel();
-        let meter = Meter::new(Arc::clone(&self.revision.services));
-        let (request, stream) = lock(&self.state).begin(
-            answer,
-            self.revision.limits(),
-            permit,
-            body,
-            deadline,
-            meter,
-        );
+        let limits = self.revision.limits();
+        let meter = Meter::new(permit);
+        let (request, stream) = lock(&self.state).begin(answer, limits, body, deadline, meter);
         self.push(Event::Dispatch(request, head, stream));
         lock(&self.state).arm(request, || {
             let cell = Arc::clone(self);
@@ -263,10 +227,16 @@ impl Cell {
             }
         };
         outbox::send_if_due(now);
-        let Some((request, entry, expired)) = self.prepare(event, now) else {
+        let prepared = event.prepare(&mut lock(&self.state), now);
+        let Some(Prepared {
+            request,
+            entry,
+            expired,
+            time_left: (budget, deadline),
+        }) = prepared
+        else {
             return Some(instance);
         };
-        let (budget, deadline) = lock(&self.state).time_left(request);
         let is_last_word = matches!(entry, Entry::Abort { .. });
         let is_first = matches!(entry, Entry::Dispatch { .. });
         let outcome = if budget.is_zero() && !is_last_word {
@@ -291,81 +261,6 @@ impl Cell {
             cpu::aside(&self.revision.account, || instance.run(entry, terms))
         };
         self.conclude(instance, request, outcome, expired)
-    }
-
-    /// From an event to an entry for a request. None for what nobody waits for any more.
-    fn prepare(&self, event: Event, now: Instant) -> Option<(RequestId, Entry, bool)> {
-        let mut state = lock(&self.state);
-        state.set_clocks(now);
-        let complete = |request, id, completion| {
-            let entry = Entry::Complete {
-                request,
-                id,
-                completion,
-            };
-            (request, entry, false)
-        };
-        let (request, entry, expired) = match event {
-            Event::Dispatch(request, head, body) => {
-                state.live(request)?;
-                let entry = Entry::Dispatch {
-                    request,
-                    head,
-                    body,
-                };
-                (request, entry, false)
-            }
-            Event::Done(id) => complete(state.take(id)?, id, Completion::Done),
-            Event::Orphan(id) => complete(state.take(id)?, id, Completion::Failed(ended())),
-            Event::Read {
-                id,
-                stream,
-                outcome,
-                inbound,
-            } => {
-                let request = state.take(id)?;
-                let completion = match outcome {
-                    Ok(piece) => {
-                        state.return_inbound(stream, inbound);
-                        Completion::Chunk(piece)
-                    }
-                    Err(error) => Completion::Failed(state.inbound_failed(request, stream, &error)),
-                };
-                complete(request, id, completion)
-            }
-            Event::Fetched { id, outcome } => {
-                let request = state.take(id)?;
-                let completion = match outcome {
-                    // A body that nobody can end would stay.
-                    Ok(_) if state.live(request).is_none() => Completion::Failed(ended()),
-                    Ok(fetched) => {
-                        let body = Inbound::of_response(fetched.body);
-                        let body = (!body.is_end()).then(|| state.add_inbound(request, body));
-                        Completion::Response(InboundResponse {
-                            status: fetched.status,
-                            status_text: String::new(),
-                            headers: fetched.headers,
-                            url: fetched.url,
-                            redirected: fetched.redirected,
-                            body,
-                        })
-                    }
-                    Err(error) => Completion::Failed(error),
-                };
-                complete(request, id, completion)
-            }
-            Event::Abort(request) => {
-                state.live(request)?;
-                (request, abort(request, "The client has gone"), false)
-            }
-            Event::Expire(request) => {
-                state.live(request)?;
-                (request, abort(request, "The request's time is over"), true)
-            }
-        };
-        state.current = Some(request);
-        state.acting = Some(request);
-        Some((request, entry, expired))
     }
 
     /// Books what an entry did. None if the instance is dead.
@@ -474,6 +369,10 @@ impl Cell {
     pub(super) fn usage(&self) -> Usage {
         let budget = self.budget().upgrade();
         budget.map(|budget| budget.usage()).unwrap_or_default()
+    }
+
+    pub(super) fn revision(&self) -> &Revision {
+        &self.revision
     }
 
     /// The instance's memory.
@@ -588,12 +487,5 @@ fn until(deadline: Instant, is_first: bool) -> std::time::Instant {
         deadline
     } else {
         deadline.max(std::time::Instant::now() + LAST_WORDS)
-    }
-}
-
-fn abort(request: RequestId, reason: &str) -> Entry {
-    Entry::Abort {
-        request,
-        reason: reason.to_owned(),
     }
 }

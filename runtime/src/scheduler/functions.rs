@@ -16,7 +16,7 @@ use super::cell::{Cell, Load};
 use super::eviction::{self, Totals};
 use super::inbound::Inbound;
 use super::revision::Revision;
-use super::state::Answered;
+use super::state::{Answered, Failure};
 use super::{Services, lock};
 use crate::control::{LoadError, Loaded, SentCode};
 use crate::isolate::{Blueprint, ffi_schedule, platform};
@@ -60,14 +60,13 @@ pub struct Offer<'a> {
     pub code: Option<&'a [u8]>,
 }
 
-/// A request's place among those under way.
+/// A request's place among those under way of its Function, and the revision that runs it.
 #[derive(Debug)]
-pub(super) struct Permit(Arc<AtomicU32>);
+pub(super) struct Permit(Arc<Revision>);
 
 /// A request that may run.
 #[derive(Debug)]
 pub struct Admission {
-    revision: Arc<Revision>,
     permit: Permit,
     arrived: Instant,
 }
@@ -184,7 +183,8 @@ impl Functions {
         }
         let metrics = Arc::clone(&function.metrics);
         let services = Arc::clone(&self.services);
-        let revision = Arc::new(Revision::new(name, blueprint, metrics, services));
+        let under_way = Arc::clone(&function.under_way);
+        let revision = Arc::new(Revision::new(name, blueprint, metrics, under_way, services));
         if is_tried {
             let cell = revision.try_out().await?;
             if before.is_some_and(|before| before.running().is_some()) {
@@ -413,14 +413,8 @@ impl Function {
         if revision.blueprint.manifest.suspend {
             return Err(RequestError::Suspended);
         }
-        let limits = revision.limits();
-        let permit = Permit::take(&self.under_way, limits.concurrency)
-            .ok_or(RequestError::ConcurrencyLimitExceeded)?;
-        Ok(Admission {
-            arrived,
-            revision,
-            permit,
-        })
+        let permit = Permit::take(revision).ok_or(RequestError::ConcurrencyLimitExceeded)?;
+        Ok(Admission { arrived, permit })
     }
 }
 
@@ -431,20 +425,19 @@ impl Admission {
         head: Box<RequestHead>,
         body: Option<Inbound>,
     ) -> Result<Answered, RequestError> {
-        let Self {
-            revision,
-            permit,
-            arrived,
-        } = self;
-        let timeout = Duration::from_millis(revision.limits().timeout_ms);
-        let answer = match revision.cell(arrived.into_std()).await {
-            Ok(cell) => cell.dispatch(head, body, permit, arrived + timeout).await,
-            Err(failure) => Err(failure),
-        };
-        answer.map_err(|failure| {
-            revision.report(&failure);
+        let Self { permit, arrived } = self;
+        let report = |revision: &Revision, failure: &Failure| {
+            revision.report(failure);
             failure.error
-        })
+        };
+        let revision = permit.revision();
+        let deadline = arrived + Duration::from_millis(revision.limits().timeout_ms);
+        let cell = match revision.cell(arrived.into_std()).await {
+            Ok(cell) => cell,
+            Err(failure) => return Err(report(revision, &failure)),
+        };
+        let answer = cell.dispatch(head, body, permit, deadline).await;
+        answer.map_err(|failure| report(cell.revision(), &failure))
     }
 
     /// The request's body, if it has one; too large a one is logged here.
@@ -453,11 +446,12 @@ impl Admission {
         body: Incoming,
         declared_bytes: Option<u64>,
     ) -> Result<Option<Inbound>, RequestError> {
-        match BodyLimit::new(self.revision.limits().body_bytes, declared_bytes) {
+        let revision = self.permit.revision();
+        match BodyLimit::new(revision.limits().body_bytes, declared_bytes) {
             Ok(limit) => Ok((!body.is_end_stream()).then(|| Inbound::of_request(body, limit))),
             Err(_) => {
                 let error = RequestError::BodyTooLarge;
-                self.revision.report(&error.into());
+                revision.report(&error.into());
                 Err(error)
             }
         }
@@ -465,18 +459,24 @@ impl Admission {
 }
 
 impl Permit {
-    fn take(under_way: &Arc<AtomicU32>, limit: u32) -> Option<Self> {
-        under_way
+    fn take(revision: Arc<Revision>) -> Option<Self> {
+        let limit = revision.limits().concurrency;
+        revision
+            .under_way
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
                 (count < limit).then_some(count + 1)
             })
             .ok()?;
-        Some(Self(Arc::clone(under_way)))
+        Some(Self(revision))
+    }
+
+    pub(super) fn revision(&self) -> &Arc<Revision> {
+        &self.0
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -8,7 +8,8 @@ use futures::FutureExt;
 use http::header::{CONTENT_LENGTH, Entry};
 use http::{Response, StatusCode};
 
-use super::cell::{Cell, Event};
+use super::cell::Cell;
+use super::event::Event;
 use super::lock;
 use super::pipe::{PipeEvents, Written, pipe};
 use super::revision::Revision;
@@ -162,20 +163,21 @@ impl Host for InstanceHost {
         head: ResponseHead,
         body: OutgoingBody,
     ) -> Result<Option<WriterId>, HostError> {
-        if self.with(|state| state.is_answered(request)) {
+        let streams = matches!(body, OutgoingBody::Stream);
+        // Before it has a writer.
+        if streams && self.with(|state| state.is_answered(request)) {
             return Err(ended());
         }
-        let streams = matches!(body, OutgoingBody::Stream);
         let mut response = response(head, streams)?;
         let (body, writer) = self.outgoing(request, body, WriterOf::Response)?;
         *response.body_mut() = body;
         let shows_cpu = self.revision.services.server_timing
             || tracing::enabled!(target: crate::server::LOG, tracing::Level::DEBUG);
-        self.with(|state| {
+        let is_first = self.with(|state| {
             let cpu = shows_cpu.then(|| state.cpu_used(request));
-            state.answer(request, Answered { response, cpu });
+            state.answer(request, Answered { response, cpu })
         });
-        Ok(writer)
+        is_first.then_some(writer).ok_or_else(ended)
     }
 
     fn fail(&mut self, request: RequestId, exception: Exception) {

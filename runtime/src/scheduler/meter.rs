@@ -1,28 +1,28 @@
 //! CPU time of one request, over all its entries: for the log, the histogram and `Server-Timing`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::Services;
+use super::functions::Permit;
 
 /// Counts one request; goes into the histogram when it is dropped.
 #[derive(Debug)]
 pub(super) struct Meter {
     pub(super) used: Duration,
-    services: Arc<Services>,
+    permit: Permit,
 }
 
 impl Meter {
-    pub(super) fn new(services: Arc<Services>) -> Self {
+    pub(super) fn new(permit: Permit) -> Self {
         Self {
             used: Duration::ZERO,
-            services,
+            permit,
         }
     }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        self.services.metrics.request_used_cpu(self.used);
+        let services = &self.permit.revision().services;
+        services.metrics.request_used_cpu(self.used);
     }
 }

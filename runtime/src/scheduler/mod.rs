@@ -4,6 +4,7 @@
 //! server -> Functions (table)         which revision of which Function
 //!             Revision                code and configuration; its cell is made on the first request
 //!               Cell                  one instance: owner word, queue of events
+//!                 Event               what it is entered for
 //!                 State               its requests, timers, bodies, fetches
 //!                 InstanceHost        what JavaScript asks for; lies in the isolate's slot
 //!             starts              first starts, for the agent
@@ -20,6 +21,7 @@
 mod cell;
 mod connections;
 pub mod console;
+mod event;
 mod eviction;
 mod footprint;
 mod functions;

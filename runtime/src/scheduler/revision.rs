@@ -5,7 +5,7 @@
 //!
 //! Further instances, up to one a thread, are made by requests that find those there stalled, and go when they are idle.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub(super) struct Revision {
     pub(super) metrics: Arc<FunctionMetrics>,
     /// CPU time of the Function, over all its revisions and instances.
     pub(super) account: Arc<Account>,
+    /// Requests of the Function, over all its revisions.
+    pub(super) under_way: Arc<AtomicU32>,
     current: Mutex<Current>,
     /// Held by the request that makes the instance.
     starting: tokio::sync::Mutex<Option<FailedStart>>,
@@ -87,6 +89,7 @@ impl Revision {
         name: String,
         blueprint: Blueprint,
         metrics: Arc<FunctionMetrics>,
+        under_way: Arc<AtomicU32>,
         services: Arc<Services>,
     ) -> Self {
         let identity = &blueprint.manifest.function;
@@ -97,6 +100,7 @@ impl Revision {
             blueprint: Arc::new(blueprint),
             services,
             metrics,
+            under_way,
             current: Mutex::default(),
             starting: tokio::sync::Mutex::new(None),
             is_quick: AtomicBool::new(false),

@@ -18,7 +18,6 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::functions::Permit;
 use super::inbound::{Inbound, InboundError};
 use super::meter::Meter;
 use super::pipe::PipeWriter;
@@ -93,7 +92,6 @@ pub(super) struct UnderWay {
     /// Its bodies that leave, some of them gone by now.
     writers: Vec<WriterId>,
     clock: Option<WallClock>,
-    _permit: Permit,
 }
 
 /// Something that JavaScript waits for.
@@ -146,7 +144,6 @@ impl State {
         &mut self,
         answer: oneshot::Sender<Answer>,
         limits: ResolvedLimits,
-        permit: Permit,
         body: Option<Inbound>,
         deadline: Instant,
         meter: Meter,
@@ -167,7 +164,6 @@ impl State {
                 inbound: Vec::new(),
                 writers: Vec::new(),
                 clock: None,
-                _permit: permit,
             },
         );
         (request, body.map(|body| self.add_inbound(request, body)))
@@ -221,13 +217,12 @@ impl State {
         used.unwrap_or_default() + cpu::used_by_this_entry()
     }
 
-    /// Sends the head of a response; gives it back if nobody waits for it any more.
-    pub(super) fn answer(&mut self, request: RequestId, answered: Answered) {
+    /// Sends the head of a response. False if the request has ended or was answered before.
+    pub(super) fn answer(&mut self, request: RequestId, answered: Answered) -> bool {
         self.touched.push(request);
-        if let Some(answer) = self.live(request).and_then(|request| request.answer.take()) {
-            // The caller may have gone: the body is dropped with the response.
-            let _ = answer.send(Ok(answered));
-        }
+        let answer = self.live(request).and_then(|request| request.answer.take());
+        // The caller may have gone: the body is dropped with the response.
+        answer.map(|answer| answer.send(Ok(answered))).is_some()
     }
 
     pub(super) fn is_answered(&mut self, request: RequestId) -> bool {
