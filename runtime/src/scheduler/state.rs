@@ -221,8 +221,12 @@ impl State {
     pub(super) fn answer(&mut self, request: RequestId, answered: Answered) -> bool {
         self.touched.push(request);
         let answer = self.live(request).and_then(|request| request.answer.take());
-        // The caller may have gone: the body is dropped with the response.
-        answer.map(|answer| answer.send(Ok(answered))).is_some()
+        let is_first = answer.is_some();
+        if let Some(answer) = answer {
+            // The caller may have gone: the body is dropped with the response.
+            let _ = answer.send(Ok(answered));
+        }
+        is_first
     }
 
     pub(super) fn is_answered(&mut self, request: RequestId) -> bool {
