@@ -27,13 +27,13 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
              quarter of the cage is kept for the largest object that there is."
         }
         "hello" | "echo" | "stream" => {
-            "Sampled on an Intel Xeon on which hyper's hello takes 5.7 us of CPU time, 1.4 of it outside the kernel: Isolet's \
-             takes 9.9, of which 4.9 are the kernel's: two system calls, as hyper has them, and a seventh of all to wake wrk, \
-             once for some 16 answers (30 us each where the processor is a virtual one); hyper and Deno keep wrk so busy \
-             that it need not be woken. Of the other 5.0 two are HTTP, as in hyper, 1.2 V8 (half of it to lock, enter and leave \
-             the isolate), 1.5 the way to the instance and back, with its metering; a fourth of all that are atomic \
-             operations. Seven times \
-             workerd is more than hyper itself, which runs no JavaScript, reaches on some machines: 5 times it on one, 9 on another."
+            "Sampled on an Intel Xeon on which hyper's hello takes 6 us of CPU time, a fourth of it outside the kernel: Isolet's \
+             takes 10, half of it the kernel's: two system calls, as hyper has them, and a seventh of all to wake wrk, once for \
+             some 16 answers (30 us each where the processor is a virtual one); hyper and Deno keep wrk so busy that it \
+             need not be woken. Of the other half two are HTTP and the C library, 1.2 V8 (half of it to lock, enter and leave \
+             the isolate), 1.5 the way to the instance and back, with its metering; a fourth of it all is at atomic \
+             operations. Seven times workerd is more than hyper, which runs no JavaScript, reaches on some machines: \
+             5 times it on one, 9 on another."
         }
         "tenants" => {
             "Each request finds another isolate, which no cache holds: a hello, followed instruction by instruction, \
