@@ -177,7 +177,12 @@ impl Host for InstanceHost {
             let cpu = shows_cpu.then(|| state.cpu_used(request));
             state.answer(request, Answered { response, cpu })
         });
-        is_first.then_some(writer).ok_or_else(ended)
+        if is_first || streams {
+            // A stream of a request that was ended meanwhile finds its reader gone.
+            Ok(writer)
+        } else {
+            Err(ended())
+        }
     }
 
     fn fail(&mut self, request: RequestId, exception: Exception) {
