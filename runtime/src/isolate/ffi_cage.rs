@@ -83,8 +83,8 @@ unsafe extern "C" {
 // find is an error of the build. V8's own functions are called with V8's own arguments, and:
 //
 // - Regions: V8 holds the lock of its cage meanwhile, as it does for its own, so nothing here calls V8 but these functions, which
-//   take no lock, and no lock of ours that is taken here is held while V8 is called or waited for. V8 looks at a region again only by its address, in `TrimRegion` and `TryGrowRegion`, and by what those return
-//   (`base/bounded-page-allocator.cc`). For the reserve, whose addresses are the cage's and multiples of a page, `limits::cage`
+//   take no lock, and no lock of ours that is taken here is held while V8 is called or waited for. V8 looks at a region again only by
+//   its address, in `TrimRegion` and `TryGrowRegion`, and by what those return (`base/bounded-page-allocator.cc`). For the reserve, whose addresses are the cage's and multiples of a page, `limits::cage`
 //   returns the same. V8 never sees it as free, as it excludes it itself.
 // - The pool: with none, as with that flag and the sandbox, it frees pages at once (`heap/memory-allocator.cc`).
 // - Pages: both may give no page, and then have changed nothing. V8 calls them on the isolate's own thread or on helpers of its

@@ -116,8 +116,8 @@ pub(super) struct Monitor {
 pub(super) struct Registration {
     slot: Arc<Slot>,
     anchor: Cell<Anchor>,
-    /// Numbers for its next entries: the first, and how many more.
-    numbers: Cell<(u64, u64)>,
+    /// Number of its next entry; a multiple of [`NUMBERS`] where it has to take others.
+    next_number: Cell<u64>,
 }
 
 /// There is one for the process, as there is one set of threads.
@@ -166,7 +166,7 @@ impl Default for Registration {
         Self {
             slot,
             anchor: Cell::new(Anchor::new(clock)),
-            numbers: Cell::new((0, 0)),
+            next_number: Cell::new(0),
         }
     }
 }
@@ -187,12 +187,12 @@ impl Registration {
     /// A number that no other entry of the process has.
     pub(super) fn next_number(&self) -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let (number, more) = match self.numbers.get() {
+        let mut number = self.next_number.get();
+        if number.is_multiple_of(NUMBERS) {
             // Many at once, as all threads ask there.
-            (_, 0) => (NEXT.fetch_add(NUMBERS, Ordering::Relaxed), NUMBERS),
-            numbers => numbers,
-        };
-        self.numbers.set((number + 1, more - 1));
+            number = NEXT.fetch_add(NUMBERS, Ordering::Relaxed);
+        }
+        self.next_number.set(number + 1);
         number
     }
 }

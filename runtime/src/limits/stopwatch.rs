@@ -87,10 +87,12 @@ impl Stopwatch {
 
     /// CPU time of the entry until now. On its own thread.
     pub(super) fn used(&mut self, clock: ThreadClock) -> Duration {
-        let short = self.start.is_none().then(|| self.used_if_short());
-        short
-            .flatten()
-            .unwrap_or_else(|| self.used_at(clock.read().unwrap_or_default()))
+        if self.start.is_none()
+            && let Some(used) = self.used_if_short()
+        {
+            return used;
+        }
+        self.used_at(clock.read().unwrap_or_default())
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::functions::Permit;
 
-/// Counts one request; goes into the histogram when it is dropped.
+/// Counts one request; goes into the histogram when it is dropped, and gives its place back.
 #[derive(Debug)]
 pub(super) struct Meter {
     pub(super) used: Duration,

@@ -220,13 +220,12 @@ impl State {
     /// Sends the head of a response. False if the request has ended or was answered before.
     pub(super) fn answer(&mut self, request: RequestId, answered: Answered) -> bool {
         self.touched.push(request);
-        let answer = self.live(request).and_then(|request| request.answer.take());
-        let is_first = answer.is_some();
-        if let Some(answer) = answer {
-            // The caller may have gone: the body is dropped with the response.
-            let _ = answer.send(Ok(answered));
-        }
-        is_first
+        let Some(answer) = self.live(request).and_then(|request| request.answer.take()) else {
+            return false;
+        };
+        // The caller may have gone: the body is dropped with the response.
+        let _ = answer.send(Ok(answered));
+        true
     }
 
     pub(super) fn is_answered(&mut self, request: RequestId) -> bool {

@@ -30,7 +30,7 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
             "Sampled on an Intel Xeon on which hyper's hello takes 6 us of CPU time, a fourth of it outside the kernel: Isolet's \
              takes 10, half of it the kernel's: two system calls, as hyper has them, and a seventh of all to wake wrk, once for \
              some 16 answers (30 us each where the processor is a virtual one); hyper and Deno keep wrk so busy that it \
-             need not be woken. Of the other half two are HTTP and the C library, 1.2 V8 (half of it to lock, enter and leave \
+             need not be woken. Of the other 5 us 2 are HTTP and the C library, 1.2 V8 (half of it to lock, enter and leave \
              the isolate), 1.5 the way to the instance and back, with its metering; a fourth of it all is at atomic \
              operations. Seven times workerd is more than hyper, which runs no JavaScript, reaches on some machines: \
              5 times it on one, 9 on another."
