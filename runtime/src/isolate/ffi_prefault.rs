@@ -3,7 +3,7 @@
 //! The first access to each 4 KB of memory is an exception in which the kernel finds a page for it: 2.4 us in a virtual machine, and
 //! 50 of them for the heap that comes out of the startup snapshot, which is the same for each isolate. So the first isolate of a
 //! process tells how much of each of its pages (of 256 KiB) it has filled from their begin, and the next ones have the kernel
-//! fill as much of theirs with one call for each.
+//! fill as much of theirs with one call for each, and a little more: the start of an instance needs that, while a request waits.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -20,6 +20,9 @@ thread_local! {
     /// The pages that the isolate which this thread makes has got, in their order.
     static PAGES: RefCell<Option<Vec<usize>>> = const { RefCell::new(None) };
 }
+
+/// What the start of a small Function fills of each page: 2 of its 3 exceptions are there.
+const START_BYTES: usize = 4 << 10;
 
 /// How many bytes of each page the first isolate filled, in the order in which it got them.
 static FILLED: OnceLock<Vec<usize>> = OnceLock::new();
@@ -58,11 +61,12 @@ pub(super) fn made_page() {
         let Some((address, before)) = pages.as_ref().and_then(|pages| pages.split_last()) else {
             return;
         };
-        let bytes = FILLED.get().and_then(|filled| filled.get(before.len()));
-        if let Some(bytes) = bytes {
+        let filled = FILLED.get().and_then(|filled| filled.get(before.len()));
+        if let Some(filled) = filled {
+            let bytes = (filled + START_BYTES).min(PAGE_BYTES);
             // SAFETY: those bytes are V8's, and nothing changes in them: the kernel finds memory for them before it must. Where
             // it cannot, or knows no such call, it does so at the first access, as ever.
-            unsafe { libc::madvise(*address as *mut c_void, *bytes, libc::MADV_POPULATE_WRITE) };
+            unsafe { libc::madvise(*address as *mut c_void, bytes, libc::MADV_POPULATE_WRITE) };
         }
     });
 }

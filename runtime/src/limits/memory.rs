@@ -244,6 +244,11 @@ impl Bound {
         }
     }
 
+    /// Whether so little is used that what nobody has seen yet cannot fill the rest.
+    fn is_far(self, used: usize) -> bool {
+        used <= self.full / 2
+    }
+
     /// Whether one must end where so much is used, of it `leaving` by those that were told to end.
     fn is_used_up(self, used: usize, leaving: usize) -> bool {
         used.saturating_sub(leaving) > self.critical || used > self.last
@@ -347,7 +352,10 @@ pub fn heaps_lack() -> usize {
 
 /// Room for one start, if there is some.
 pub fn reserve() -> Option<Reservation> {
-    sample();
+    // A look takes a start 10 us.
+    if !bound(Resource::Resident).is_far(used()[Resource::Resident]) {
+        sample();
+    }
     let mut reservations = RESERVATIONS.lock().unwrap_or_else(PoisonError::into_inner);
     let after = used().plus(START.times(*reservations + 1));
     let full = full();
@@ -528,6 +536,13 @@ mod tests {
         assert!(bound.is_used_up(1101, 500));
         // A measurement may be behind.
         assert!(!bound.is_used_up(10, 20));
+    }
+
+    #[test]
+    fn the_kernel_is_asked_where_half_is_used() {
+        let bound = Bound::below(1000, 100, 100);
+        assert!(bound.is_far(450));
+        assert!(!bound.is_far(451));
     }
 
     #[test]

@@ -5,12 +5,13 @@
 pub(crate) fn found(row: &str) -> Option<&'static str> {
     Some(match row {
         "cold-start-pooled" => {
-            "By uprobes, on a slow machine: of 0.31 ms from the start to the answer V8 reads the compiled code in 0.05, \
-             links, evaluates and names the module in 0.12, the Web API layer starts and answers in 0.07; the rest is \
-             locks, clocks and measuring the heap. More than half of it is waiting for memory that no cache holds: the \
-             handler's call takes 0.04 ms, the next one a third. Of the slowest hundredth, traced by \
-             sched_switch, more than half is that start itself; the rest is the collection of instances that became \
-             idle five seconds before, and V8's helpers for it, on the same core at a lower priority."
+            "Timed on an AMD EPYC, of 0.2 ms from the choice of an isolate to its answer V8 reads the compiled code in 0.05, links, \
+             evaluates and names the module in 0.05, the Web API layer starts and answers in 0.05; the rest is locks, clocks and \
+             measuring the heap. Two thirds of it are waiting for memory that no cache holds, as the core did nothing for 20 ms \
+             before: where one isolate after another is made all of it takes 0.07, and a second start right after the first half as \
+             long. Of the slowest hundredth, traced by sched_switch, more than half is that start itself; the rest is the \
+             collection of instances that became idle five seconds before, and V8's helpers for it, on the same core at a lower \
+             priority."
         }
         "cold-start-empty" => {
             "Of its CPU time, sampled, V8 makes the isolate in 36 % and the context in 29, both from the snapshot; 18 % in \
@@ -27,13 +28,13 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
              quarter of the cage is kept for the largest object that there is."
         }
         "hello" | "echo" | "stream" => {
-            "Sampled on an Intel Xeon on which hyper's hello takes 6 us of CPU time, a fourth of it outside the kernel: Isolet's \
-             takes 10, half of it the kernel's: two system calls, as hyper has them, and a seventh of all to wake wrk, once for \
-             some 16 answers (30 us each where the processor is a virtual one); hyper and Deno keep wrk so busy that it \
-             need not be woken. Of the other 5 us 2 are HTTP and the C library, 1.2 V8 (half of it to lock, enter and leave \
-             the isolate), 1.5 the way to the instance and back, with its metering; a fourth of it all is at atomic \
-             operations. Seven times workerd is more than hyper, which runs no JavaScript, reaches on some machines: \
-             5 times it on one, 9 on another."
+            "Sampled on an AMD EPYC on which hyper's hello takes 8.5 us of CPU time, 1.3 of it outside the kernel: Isolet's takes \
+             10.4, of which 5.9 are the kernel's (two system calls, as hyper has them; 5 to send, with a wake-up of wrk once for \
+             some 16 answers; hyper and Deno keep wrk so busy that it need not be woken). Of the other 4.5 some 2 are hyper and \
+             the C library, 1.2 V8 (half of it to lock, enter and leave the isolate), 1.5 the way to the instance and back, with \
+             its metering; none of the functions takes a tenth of it. Deno takes 1.6 in all: its HTTP is faster than hyper, and \
+             its one tenant's isolate stays locked. Seven times workerd is more than hyper, which runs no JavaScript, reaches with \
+             echo on all machines and with hello on some: 5 times it on one, 10 on another."
         }
         "tenants" => {
             "Each request finds another isolate, which no cache holds: a hello, followed instruction by instruction, \
