@@ -107,9 +107,9 @@ fn first_requests(plan: &Plan, is_pooled: bool) -> anyhow::Result<(f64, Value)> 
         Ok::<_, anyhow::Error>(milliseconds(ask(&mut connection, name)?))
     };
     let usual: Vec<f64> = fresh.iter().map(|_| took(warm)).collect::<Result<_, _>>()?;
+    let first: Vec<f64> = fresh.iter().map(took).collect::<Result<_, _>>()?;
     let usual = median(&usual);
-    let first: Vec<f64> = fresh.iter().map(&mut took).collect::<Result<_, _>>()?;
-    let beyond: Vec<f64> = first.iter().map(|took| took - usual).collect();
+    let beyond: Vec<f64> = first.iter().map(|first| first - usual).collect();
     Ok((
         median(&beyond),
         json!({"p99Ms": percentile(&beyond, 99.0), "warmMs": usual, "functions": fresh.len()}),
