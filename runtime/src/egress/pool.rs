@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::client::conn::http1::SendRequest;
+use tokio::time::Instant;
 
 const MAX_IDLE_OF_ONE: usize = 8;
 const MAX_IDLE: usize = 1024;
@@ -37,14 +38,24 @@ pub struct Connection<B> {
 }
 
 /// Idle connections.
+///
+/// One task ends those whose time is over, however many requests come: a task for each that waits out [`IDLE_TIME`] would be 15
+/// seconds of requests.
 pub struct Pool<B> {
     state: Mutex<State<B>>,
 }
 
+struct Idle<B> {
+    connection: Connection<B>,
+    until: Instant,
+}
+
 struct State<B> {
-    idle: HashMap<Key, Vec<(u64, Connection<B>)>>,
+    /// Those of one key in the order in which they became idle.
+    idle: HashMap<Key, Vec<Idle<B>>>,
     count: usize,
-    next: u64,
+    /// There is a task that ends them.
+    is_swept: bool,
 }
 
 impl<B> Default for Pool<B> {
@@ -53,7 +64,7 @@ impl<B> Default for Pool<B> {
             state: Mutex::new(State {
                 idle: HashMap::new(),
                 count: 0,
-                next: 0,
+                is_swept: false,
             }),
         }
     }
@@ -64,7 +75,7 @@ impl<B: Send + 'static> Pool<B> {
     pub fn take(&self, key: &Key, allowed: impl Fn(IpAddr) -> bool) -> Option<Connection<B>> {
         let mut state = self.lock();
         loop {
-            let (_, connection) = state.pop(key)?;
+            let connection = state.pop(key)?;
             if connection.sender.is_ready() && allowed(connection.peer) {
                 return Some(connection);
             }
@@ -79,12 +90,24 @@ impl<B: Send + 'static> Pool<B> {
             if connection.sender.ready().await.is_err() {
                 return;
             }
-            let Some(id) = pool.lock().push(key.clone(), connection) else {
-                return;
-            };
-            tokio::time::sleep(IDLE_TIME).await;
-            pool.lock().remove(&key, id);
+            let is_first = pool
+                .lock()
+                .push(key, connection, Instant::now() + IDLE_TIME);
+            if is_first {
+                pool.sweep().await;
+            }
         });
+    }
+
+    /// Ends connections when their time is over, until there are none.
+    async fn sweep(&self) {
+        loop {
+            let next = self.lock().expire(Instant::now());
+            match next {
+                Some(next) => tokio::time::sleep_until(next).await,
+                None => return,
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<B>> {
@@ -93,37 +116,91 @@ impl<B: Send + 'static> Pool<B> {
 }
 
 impl<B> State<B> {
-    fn push(&mut self, key: Key, connection: Connection<B>) -> Option<u64> {
+    /// Keeps a connection if there is room. Says whether the caller must sweep from now on.
+    fn push(&mut self, key: Key, connection: Connection<B>, until: Instant) -> bool {
         let of_one = self.idle.get(&key).map_or(0, Vec::len);
         if of_one >= MAX_IDLE_OF_ONE || self.count >= MAX_IDLE {
-            return None;
+            return false;
         }
-        self.next += 1;
         self.count += 1;
-        let id = self.next;
-        self.idle.entry(key).or_default().push((id, connection));
-        Some(id)
+        let idle = Idle { connection, until };
+        self.idle.entry(key).or_default().push(idle);
+        !std::mem::replace(&mut self.is_swept, true)
     }
 
-    fn pop(&mut self, key: &Key) -> Option<(u64, Connection<B>)> {
+    fn pop(&mut self, key: &Key) -> Option<Connection<B>> {
         let connections = self.idle.get_mut(key)?;
         let popped = connections.pop();
         if connections.is_empty() {
             self.idle.remove(key);
         }
         self.count -= usize::from(popped.is_some());
-        popped
+        popped.map(|idle| idle.connection)
     }
 
-    fn remove(&mut self, key: &Key, id: u64) {
-        let Some(connections) = self.idle.get_mut(key) else {
-            return;
-        };
-        let before = connections.len();
-        connections.retain(|(other, _)| *other != id);
-        self.count -= before - connections.len();
-        if connections.is_empty() {
-            self.idle.remove(key);
+    /// Ends those whose time is over, and says when that of another will be. `None`: there are no others, and nobody sweeps.
+    fn expire(&mut self, now: Instant) -> Option<Instant> {
+        self.idle.retain(|_, connections| {
+            connections.retain(|idle| idle.until > now);
+            !connections.is_empty()
+        });
+        self.count = self.idle.values().map(Vec::len).sum();
+        self.is_swept = self.count > 0;
+        let oldest = self.idle.values().filter_map(|them| them.first());
+        oldest.map(|idle| idle.until).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+    use hyper_util::rt::TokioIo;
+
+    use super::*;
+
+    type Body = Empty<bytes::Bytes>;
+
+    async fn connection() -> Connection<Body> {
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let (sender, _connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours))
+            .await
+            .unwrap();
+        Connection {
+            sender,
+            peer: IpAddr::from([127, 0, 0, 1]),
         }
+    }
+
+    #[tokio::test]
+    async fn connections_end_when_their_time_is_over_and_one_task_looks_after_them_all() {
+        let (early, later, other, next) = (
+            connection().await,
+            connection().await,
+            connection().await,
+            connection().await,
+        );
+        let pool = Pool::default();
+        let mut state = pool.lock();
+        let key = |uid: &str| Key {
+            uid: uid.into(),
+            tls: false,
+            host: "localhost".into(),
+            port: 80,
+        };
+        let soon = Instant::now();
+        let late = soon + IDLE_TIME;
+        assert!(state.push(key("first"), early, soon));
+        assert!(!state.push(key("first"), later, late));
+        assert!(!state.push(key("second"), other, soon));
+        assert_eq!(state.expire(soon), Some(late));
+        assert_eq!(state.count, 1);
+        assert!(state.pop(&key("second")).is_none());
+
+        assert!(state.pop(&key("first")).is_some());
+        assert_eq!(state.expire(soon), None, "whoever sweeps may end");
+        assert!(
+            state.push(key("first"), next, late),
+            "so the next one must sweep"
+        );
     }
 }

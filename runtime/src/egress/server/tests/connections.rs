@@ -172,6 +172,20 @@ async fn a_connection_is_used_again_but_only_by_its_function_and_only_while_the_
 }
 
 #[tokio::test]
+async fn nothing_is_left_of_a_request_while_its_connection_waits_for_the_next() {
+    let (port, _) = keeping().await;
+    let agent = agent(&[&format!("localhost:{port}")]).await;
+    let url = format!("http://localhost:{port}/");
+    for _ in 0..200 {
+        assert_eq!(agent.fetch(&url).await.status, 200);
+    }
+    let tasks = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
+    assert!(tasks < 50, "{tasks} tasks are left of 200 requests");
+}
+
+#[tokio::test]
 async fn a_connection_that_the_server_closed_is_replaced() {
     let (port, _) = keeping().await;
     let agent = agent(&[&format!("localhost:{port}")]).await;
