@@ -189,11 +189,9 @@ extern "C" fn page(
     executable: c_int,
 ) -> *mut c_void {
     // SAFETY: see above.
-    let page = with_room(PAGE_BYTES, executable, || unsafe {
+    with_room(PAGE_BYTES, executable, || unsafe {
         v8_page(this, mode, space, executable)
-    });
-    ffi_prefault::made_page();
-    page
+    })
 }
 
 /// `MemoryAllocator::AllocateLargePage(LargeObjectSpace*, size_t, Executability, AllocationHint)`

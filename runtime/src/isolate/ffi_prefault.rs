@@ -1,16 +1,21 @@
-//! A new isolate gets the memory of its heap at once, not page by page.
+//! A new isolate gets the memory of its heap and of its tables at once, not page by page.
 //!
 //! The first access to each 4 KB of memory is an exception in which the kernel finds a page for it: 2.4 us in a virtual machine, and
 //! 50 of them for the heap that comes out of the startup snapshot, which is the same for each isolate. So the first isolate of a
 //! process tells how much of each of its pages (of 256 KiB) it has filled from their begin, and the next ones have the kernel
 //! fill as much of theirs with one call for each, and a little more: the start of an instance needs that, while a request waits.
+//!
+//! Outside the heap V8 fills five pieces of `malloc` from end to end: the isolate itself, the table of strings, and those in which code
+//! is looked up by address. They were 63 exceptions more. So the linker's `--wrap` (build.rs) has V8's calls of the two functions
+//! that these pieces come from come here; from any thread that makes no isolate they are passed on.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
-use super::ffi_ranges;
+use super::{ffi_ranges, ffi_stub_caches};
 use crate::limits::cage::PAGE_BYTES;
 
 /// Pages that are looked at: an isolate begins with two to four.
@@ -23,6 +28,18 @@ thread_local! {
 
 /// What the start of a small Function fills of each page: 2 of its 3 exceptions are there.
 const START_BYTES: usize = 4 << 10;
+
+/// Sizes of pieces that V8 fills as it makes an isolate, but for its stub caches, which stay empty. Smaller ones it frees meanwhile,
+/// so that they are made of memory that was touched before.
+const TABLE_BYTES: RangeInclusive<usize> = (32 << 10)..=(128 << 10);
+
+unsafe extern "C" {
+    #[link_name = "__real__Znwm"]
+    fn operator_new(bytes: usize) -> *mut c_void;
+
+    #[link_name = "__real_posix_memalign"]
+    fn posix_memalign(piece: *mut *mut c_void, align: usize, bytes: usize) -> c_int;
+}
 
 /// How many bytes of each page the first isolate filled, in the order in which it got them.
 static FILLED: OnceLock<Vec<usize>> = OnceLock::new();
@@ -42,33 +59,81 @@ pub(super) fn making<R>(make: impl FnOnce() -> R) -> R {
     made
 }
 
-/// V8 took a page of the cage.
+/// V8 took a page of the cage, and has written nothing to it.
 pub(super) fn took_page(address: usize) {
     // A thread of V8's that ends has none.
     let _ = PAGES.try_with(|pages| {
-        if let Some(pages) = pages.borrow_mut().as_mut()
-            && pages.len() < MOST_PAGES
-        {
-            pages.push(address);
+        let mut pages = pages.borrow_mut();
+        let Some(pages) = pages.as_mut().filter(|pages| pages.len() < MOST_PAGES) else {
+            return;
+        };
+        if let Some(filled) = FILLED.get().and_then(|filled| filled.get(pages.len())) {
+            let bytes = (filled + START_BYTES).min(PAGE_BYTES);
+            // SAFETY: those bytes are V8's, and all pages of the cage can be written where it is known what is filled.
+            unsafe { populate(address, bytes) };
         }
+        pages.push(address);
     });
 }
 
-/// V8 has made a page of a heap of what it took last, and the page has nothing in it.
-pub(super) fn made_page() {
-    let _ = PAGES.try_with(|pages| {
-        let pages = pages.borrow();
-        let Some((address, before)) = pages.as_ref().and_then(|pages| pages.split_last()) else {
-            return;
-        };
-        let filled = FILLED.get().and_then(|filled| filled.get(before.len()));
-        if let Some(filled) = filled {
-            let bytes = (filled + START_BYTES).min(PAGE_BYTES);
-            // SAFETY: those bytes are V8's, and nothing changes in them: the kernel finds memory for them before it must. Where
-            // it cannot, or knows no such call, it does so at the first access, as ever.
-            unsafe { libc::madvise(*address as *mut c_void, bytes, libc::MADV_POPULATE_WRITE) };
-        }
-    });
+/// `operator new(size_t)`
+#[unsafe(export_name = "__wrap__Znwm")]
+extern "C" fn new(bytes: usize) -> *mut c_void {
+    // SAFETY: it takes any size, and does not return where it has no memory.
+    let piece = unsafe { operator_new(bytes) };
+    if TABLE_BYTES.contains(&bytes) {
+        // SAFETY: the piece is that long, and can be written.
+        unsafe { made_table(piece, bytes) };
+    }
+    piece
+}
+
+/// `posix_memalign`
+///
+/// # Safety
+///
+/// `piece` can be written.
+#[unsafe(export_name = "__wrap_posix_memalign")]
+unsafe extern "C" fn new_aligned(piece: *mut *mut c_void, align: usize, bytes: usize) -> c_int {
+    // SAFETY: the caller's promise is the callee's.
+    let code = unsafe { posix_memalign(piece, align, bytes) };
+    if code == 0 && TABLE_BYTES.contains(&bytes) {
+        // SAFETY: there is a piece now, and it is that long and can be written.
+        unsafe { made_table(*piece, bytes) };
+    }
+    code
+}
+
+/// There is a new piece of memory, which V8 fills if it is making an isolate.
+///
+/// # Safety
+///
+/// It has that many bytes, which can be written.
+unsafe fn made_table(piece: *mut c_void, bytes: usize) {
+    if is_making() && bytes != ffi_stub_caches::BYTES {
+        // SAFETY: the caller's promise.
+        unsafe { populate(piece.addr(), bytes) };
+    }
+}
+
+/// Whether this thread makes an isolate.
+fn is_making() -> bool {
+    PAGES
+        .try_with(|pages| pages.try_borrow().is_ok_and(|it| it.is_some()))
+        .unwrap_or(false)
+}
+
+/// Has the kernel find memory for all pages that these bytes touch, before it must.
+///
+/// # Safety
+///
+/// They can be written.
+unsafe fn populate(address: usize, bytes: usize) {
+    let begin = address / rustix::param::page_size() * rustix::param::page_size();
+    let bytes = address + bytes - begin;
+    // SAFETY: pages of which a part can be written can be as a whole, and nothing changes in them. Where the kernel has no memory, or
+    // knows no such call, it finds some at the first access, as ever.
+    unsafe { libc::madvise(begin as *mut c_void, bytes, libc::MADV_POPULATE_WRITE) };
 }
 
 /// Bytes up to the last one of a page that is not zero, in whole pages of the system.
@@ -87,6 +152,30 @@ unsafe fn filled(address: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn while_an_isolate_is_made_a_table_has_its_memory_before_it_is_written() {
+        let table = || {
+            let (mut piece, bytes) = (std::ptr::null_mut(), *TABLE_BYTES.end());
+            // SAFETY: it is a place for a pointer.
+            let code = unsafe { new_aligned(&raw mut piece, rustix::param::page_size(), bytes) };
+            assert_eq!(code, 0);
+            let mut states = vec![0_u8; bytes / rustix::param::page_size()];
+            // SAFETY: the piece has whole pages, and there is a byte for each.
+            let code = unsafe { libc::mincore(piece, bytes, states.as_mut_ptr()) };
+            assert_eq!(code, 0);
+            (piece, states.iter().all(|state| state & 1 == 1))
+        };
+        // None has memory that was another one's.
+        let made: Vec<_> = making(|| (0..64).map(|_| table()).collect());
+        let others: Vec<_> = (0..64).map(|_| table()).collect();
+        assert!(made.iter().all(|(_, is_resident)| *is_resident));
+        assert!(others.iter().any(|(_, is_resident)| !is_resident));
+        for (piece, _) in made.into_iter().chain(others) {
+            // SAFETY: it is the test's own.
+            unsafe { libc::free(piece) };
+        }
+    }
 
     #[test]
     fn what_is_filled_ends_with_the_last_page_that_is_not_zeros() {

@@ -23,6 +23,8 @@ use super::ffi_tables;
 pub(super) const FIRST_PART_BYTES: usize = 4096 * 12;
 /// Both parts. The address of its isolate follows.
 pub(super) const ENTRIES_BYTES: usize = FIRST_PART_BYTES + 1024 * 12;
+/// All of it.
+pub(super) const BYTES: usize = ENTRIES_BYTES + size_of::<*mut c_void>();
 
 unsafe extern "C" {
     #[link_name = "__real__ZN2v88internal9StubCacheC1EPNS0_7IsolateE"]
