@@ -11,8 +11,11 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-/// Slice of a thread that serves: near the least that the kernel takes (0.1 ms).
-pub const SERVING: Duration = Duration::from_micros(200);
+/// Slice of the thread that looks after the others: the least that the kernel takes. Only who would be chosen before all others takes the
+/// core when it wakes up, so it is shorter than that of a thread that may wait for the core already.
+pub const WATCHING: Duration = Duration::from_micros(100);
+/// Slice of a thread that serves: longer than most requests take, after which one that computes would get the core.
+pub const SERVING: Duration = Duration::from_millis(1);
 /// Slice of a thread that makes an instance, or takes down one that used too much.
 pub const STARTING: Duration = Duration::from_millis(5);
 /// Slice of a thread that computes for long: the most that the kernel takes.

@@ -13,7 +13,7 @@ use super::cpu::Ended;
 use super::growth;
 use super::stopwatch::{Anchor, Stopwatch};
 use super::turns::Turns;
-use crate::isolate::{Interrupter, ThreadClock};
+use crate::isolate::{Interrupter, ThreadClock, ffi_schedule};
 use crate::server::outbox::{Round, this_round};
 
 /// Time between two looks while an entry runs.
@@ -39,6 +39,10 @@ const STUCK_COLLECTING: Duration = Duration::from_secs(10);
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// Exit status of a worker that had to end because V8 did not obey or had no memory left.
 pub const STUCK_EXIT_STATUS: u8 = 70;
+/// While one computes, the monitor wakes up again so soon after a look that may have held up a thread that serves, see
+/// [`Monitor::let_others_go_on`]. The kernel's timer adds 50 us.
+const NUDGE: Duration = Duration::from_micros(150);
+const MOST_NUDGES: usize = 2;
 /// Numbers of entries that a thread takes at once.
 const NUMBERS: u64 = 1 << 10;
 /// Entries that wait for their turn at most, beside two a core.
@@ -95,6 +99,8 @@ enum Seen {
     /// No entry, or one that waits.
     Nothing,
     Running,
+    /// One whose thread does nothing else any more.
+    Computing,
     /// One that V8 does not end.
     Stuck,
 }
@@ -239,11 +245,14 @@ impl Monitor {
     }
 
     fn run(&self) {
+        ffi_schedule::set_slice(ffi_schedule::WATCHING);
         let mut idle_ticks = 0;
         let mut exit_at: Option<Instant> = None;
+        let mut served = Duration::ZERO;
         loop {
             let now = Instant::now();
             let mut tick = QUIET_TICK;
+            let mut one_computes = false;
             if exit_at.is_some_and(|exit_at| now >= exit_at) {
                 std::process::exit(STUCK_EXIT_STATUS.into());
             }
@@ -263,6 +272,10 @@ impl Monitor {
                     match seen {
                         Seen::Nothing => {}
                         Seen::Running => tick = TICK,
+                        Seen::Computing => {
+                            tick = TICK;
+                            one_computes = true;
+                        }
                         Seen::Stuck if exit_at.is_none() => {
                             exit_at = Some(now + LAST_REQUESTS);
                             self.tell_stuck(slot);
@@ -282,8 +295,32 @@ impl Monitor {
                 self.asleep.store(false, Ordering::SeqCst);
                 idle_ticks = 0;
             }
+            if one_computes {
+                self.let_others_go_on(&mut served);
+            }
             std::thread::sleep(tick);
         }
+    }
+
+    /// Has the kernel choose again soon who goes on, if threads that serve had time (`served`) since the last such moment: the monitor
+    /// may have taken the core from one. When it sleeps, the kernel gives the core to the one that computes, to which it owes as much
+    /// time as the other has had since it woke up; and it chooses anew only when some thread wakes up. That was the monitor, half
+    /// a millisecond later.
+    fn let_others_go_on(&self, served: &mut Duration) {
+        for _ in 0..MOST_NUDGES {
+            let now = self.serving_cpu();
+            if std::mem::replace(served, now) == now {
+                return;
+            }
+            std::thread::sleep(NUDGE);
+        }
+    }
+
+    /// CPU time of all threads that do not compute for long.
+    fn serving_cpu(&self) -> Duration {
+        let slots = lock(&self.slots);
+        let serving = slots.iter().filter(|slot| !slot.computes());
+        serving.filter_map(|slot| slot.clock.read()).sum()
     }
 
     fn tell_stuck(&self, slot: &Slot) {
@@ -421,6 +458,11 @@ impl Overdue {
 }
 
 impl Slot {
+    /// Whether its thread does nothing else any more.
+    fn computes(&self) -> bool {
+        lock(&self.entry).as_ref().is_some_and(|it| it.is_long)
+    }
+
     /// Does what is due.
     fn check(&self, now: Instant, others_wait: bool) -> Seen {
         let mut entry = lock(&self.entry);
@@ -457,7 +499,11 @@ impl Slot {
                 running.isolate.measure_heap();
             }
         }
-        Seen::Running
+        if running.is_long {
+            Seen::Computing
+        } else {
+            Seen::Running
+        }
     }
 }
 
@@ -492,6 +538,35 @@ mod tests {
             used += milliseconds(1);
         }
         assert_eq!(used, milliseconds(50 + 10_000));
+    }
+
+    #[test]
+    fn what_a_thread_that_serves_had_of_the_core_is_seen() {
+        let monitor = Monitor::new(1);
+        let (told, waits) = std::sync::mpsc::channel::<()>();
+        let (tell, clock) = std::sync::mpsc::channel();
+        let serving = std::thread::spawn(move || {
+            tell.send(ThreadClock::of_this_thread()).unwrap();
+            // Until the other end is dropped.
+            waits.recv().unwrap_err();
+        });
+        let slot = Slot {
+            index: 0,
+            clock: clock.recv().unwrap(),
+            entry: Mutex::default(),
+            round: Arc::default(),
+        };
+        lock(&monitor.slots).push(Arc::new(slot));
+        let mut served = Duration::ZERO;
+        let mut before = None;
+        // It comes to rest at some time.
+        while before.replace(served) != Some(served) || served.is_zero() {
+            monitor.let_others_go_on(&mut served);
+        }
+        drop(told);
+        serving.join().unwrap();
+        monitor.let_others_go_on(&mut served);
+        assert_eq!(served, Duration::ZERO, "it has no clock any more");
     }
 
     #[test]
