@@ -39,8 +39,7 @@ pub struct Connection<B> {
 
 /// Idle connections.
 ///
-/// One task ends those whose time is over, however many requests come: a task for each that waits out [`IDLE_TIME`] would be 15
-/// seconds of requests.
+/// One task ends those whose time is over, however many requests come: with a task for each, those of 15 seconds would wait.
 pub struct Pool<B> {
     state: Mutex<State<B>>,
 }
