@@ -1,7 +1,7 @@
 //! Puts functions of ours before some of V8's: see src/isolate/ffi_tiering.rs, ffi_stub_caches.rs, ffi_cage.rs,
 //! ffi_ranges.rs, ffi_handles.rs and ffi_prefault.rs.
 
-/// Their names in V8's library. The last two are C++'s and C's own.
+/// Their names in V8's library. The last one is C++'s own.
 const WRAPPED: [&str; 23] = [
     "_ZN2v88internal14TieringManager18InterruptBudgetForEPNS0_7IsolateENS0_6TaggedINS0_10JSFunctionEEENSt4__Cr8optionalINS0_8CodeKindEEE",
     "_ZN2v88internal14TieringManager15OnInterruptTickENS0_12DirectHandleINS0_10JSFunctionEEENS0_8CodeKindE",
@@ -24,8 +24,8 @@ const WRAPPED: [&str; 23] = [
     "_ZN2v84base2OS14SetPermissionsEPvmNS1_16MemoryPermissionE",
     "_ZN2v84base2OS13DecommitPagesEPvm",
     "_ZN2v88internal22HandleScopeImplementer19FreeThreadResourcesEv",
+    "_ZN2v88internal21AlignedAllocWithRetryEmm",
     "_Znwm",
-    "posix_memalign",
 ];
 
 fn main() {
