@@ -82,10 +82,8 @@ pub(super) fn took_page(address: usize) {
 extern "C" fn new(bytes: usize) -> *mut c_void {
     // SAFETY: it takes any size, and does not return where it has no memory.
     let piece = unsafe { operator_new(bytes) };
-    if TABLE_BYTES.contains(&bytes) {
-        // SAFETY: the piece is that long, and can be written.
-        unsafe { made_table(piece, bytes) };
-    }
+    // SAFETY: the piece is that long, and can be written.
+    unsafe { made_piece(piece, bytes) };
     piece
 }
 
@@ -94,20 +92,19 @@ extern "C" fn new(bytes: usize) -> *mut c_void {
 extern "C" fn new_aligned(bytes: usize, align: usize) -> *mut c_void {
     // SAFETY: V8 calls it with a power of two, and it does not return where it has no memory.
     let piece = unsafe { v8_new_aligned(bytes, align) };
-    if TABLE_BYTES.contains(&bytes) {
-        // SAFETY: the piece is that long, and can be written.
-        unsafe { made_table(piece, bytes) };
-    }
+    // SAFETY: the piece is that long, and can be written.
+    unsafe { made_piece(piece, bytes) };
     piece
 }
 
-/// There is a new piece of memory, which V8 fills if it is making an isolate.
+/// There is a new piece of memory: a table that V8 is about to fill, if it is as large as one and V8 makes an isolate.
 ///
 /// # Safety
 ///
 /// It has that many bytes, which can be written.
-unsafe fn made_table(piece: *mut c_void, bytes: usize) {
-    if is_making() && bytes != ffi_stub_caches::BYTES {
+#[inline]
+unsafe fn made_piece(piece: *mut c_void, bytes: usize) {
+    if TABLE_BYTES.contains(&bytes) && bytes != ffi_stub_caches::BYTES && is_making() {
         // SAFETY: the caller's promise.
         unsafe { populate(piece.addr(), bytes) };
     }

@@ -550,9 +550,10 @@ mod tests {
             // Until the other end is dropped.
             waits.recv().unwrap_err();
         });
+        let clock = clock.recv().unwrap();
         let slot = Slot {
             index: 0,
-            clock: clock.recv().unwrap(),
+            clock,
             entry: Mutex::default(),
             round: Arc::default(),
         };
@@ -565,6 +566,10 @@ mod tests {
         }
         drop(told);
         serving.join().unwrap();
+        // The kernel takes its clock a moment later.
+        while clock.read().is_some() {
+            std::thread::yield_now();
+        }
         monitor.let_others_go_on(&mut served);
         assert_eq!(served, Duration::ZERO, "it has no clock any more");
     }
