@@ -24,6 +24,8 @@ pub(crate) struct Machine {
     /// Load average of the last minute before the run: what else ran here.
     pub(crate) load_before: String,
     pub(crate) wrk: String,
+    /// Whether `runtime/pgo/build` has a profile that fits, with which isolet and hyper's server are then optimised.
+    pub(crate) is_profiled: bool,
     /// Contestants with their versions, or why they are missing.
     pub(crate) contestants: Vec<(String, String)>,
 }
@@ -68,6 +70,7 @@ impl Machine {
                 .take(2)
                 .collect::<Vec<_>>()
                 .join(" "),
+            is_profiled: !output("runtime/pgo/profile", &[]).is_empty(),
             contestants: entries
                 .iter()
                 .map(|entry| {

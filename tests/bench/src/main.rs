@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 fn run(args: RunArgs) -> anyhow::Result<bool> {
     let plan = Plan::new(args)?;
     let cores = std::thread::available_parallelism()?.get();
-    for (tool, flag) in [("wrk", "-v"), ("taskset", "-V")] {
+    for (tool, flag) in [("wrk", "-v"), ("taskset", "-V"), ("setpriv", "-V")] {
         Command::new(tool).arg(flag).output().with_context(|| {
             format!("{tool} is missing; on Debian: apt-get install -y wrk util-linux")
         })?;

@@ -16,6 +16,9 @@ const POLL: Duration = Duration::from_millis(1);
 const LOG_POLL: Duration = Duration::from_millis(20);
 /// Unit of CPU times in /proc: the kernel's USER_HZ, which is 100 on every platform that V8 runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
+/// Has the kernel end a server with the thread that started it, whatever ends that: one that is left behind would take the core
+/// of the next run.
+const ENDS_WITH_THREAD: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
 
 /// A process that ends when this is dropped.
 pub(crate) struct Server {
@@ -41,7 +44,7 @@ pub(crate) fn free_port() -> anyhow::Result<u16> {
 }
 
 impl Server {
-    /// Starts `command`, bound to one core if one is given, its output in `log`.
+    /// Starts `command`, bound to one core if one is given, its output in `log`. It lives no longer than the calling thread.
     pub(crate) fn start(
         core: Option<usize>,
         command: &[String],
@@ -50,17 +53,16 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let output = File::create(log)?;
         let binding = core.map(|core| ["taskset".into(), "-c".into(), core.to_string()]);
-        let words: Vec<&String> = binding.iter().flatten().chain(command).collect();
-        let (program, arguments) = words.split_first().context("no command")?;
+        let [program, arguments @ ..] = ENDS_WITH_THREAD;
         let child = Command::new(program)
             .args(arguments)
+            .args(binding.iter().flatten())
+            .args(command)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .with_context(|| {
-                format!("failed to run {program}; taskset is in Debian's util-linux")
-            })?;
+            .with_context(|| format!("failed to run {program}; it is in Debian's util-linux"))?;
         Ok(Self {
             child,
             log: log.to_owned(),

@@ -44,11 +44,13 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
              out: their places depend on the build of V8 and of the snapshot."
         }
         "neighbour" => {
-            "The loop is ended at its limit 20 times a second. In a trace of sched_switch 99 of 100 threads that serve get the \
-             core within 0.05 ms of being woken. The longest waits, up to 0.65 ms in three seconds, were for the loop \
-             until the monitor notices it, and for the thread that makes an isolate for the instance that is replaced, \
-             once a second. Where the processor is a virtual one that its host takes away while it is idle, the quiet \
-             tenants alone wait longer than beside the loop."
+            "The loop is ended at its limit 20 times a second. In a trace of sched_switch with the clients' times one of 20 requests \
+             was held up, always in the same way: the monitor woke up on the core of the thread that served, and when it slept \
+             again the kernel gave the core to the loop, to which it owed time. The monitor now looks again after 0.2 ms, which \
+             took a third of the p99. What is left are the agent, V8's helpers and the thread that makes an isolate for the \
+             instance that is replaced, where their slices follow a hand-over: then the kernel owes the serving thread nothing. \
+             Where the processor is a virtual one that its host takes away while it is idle, the quiet tenants alone wait longer \
+             than beside the loop."
         }
         "churn" => {
             "Looks differ by 5 % up and down with how many of the instances have just collected or are leaving, and ten \

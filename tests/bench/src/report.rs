@@ -143,15 +143,21 @@ fn method(plan: &Plan, machine: &Machine) -> String {
         "- load: {}\n\n\
          Servers run on core {} (`taskset`), the load on core {}, over loopback. In each of {} rounds every contestant is \
          started, checked (status and body of its answer), warmed for one second, measured and ended, one after the other. \
-         isolet is `isolet dev` with release optimisation on a folder of generated manifests: the same agent and worker as \
+         isolet is `isolet dev` on a folder of generated manifests: the same agent and worker as \
          in a cluster, with its log level (`RUST_LOG=warn`) and without `Server-Timing`. Memory is Rss in /proc/PID/smaps_rollup of the process that serves, in units \
-         of 10^6 bytes. hyper is a thread without JavaScript: what HTTP costs. The modules are in tests/bench/apps ({}); Deno \
+         of 10^6 bytes. hyper is a thread without JavaScript: what HTTP costs. {} The modules are in tests/bench/apps ({}); Deno \
          and workerd run the same ones as isolet, Node and hyper have their own way to the same answers.\n\n\
          ```\n{}\n{}\n{}\n```\n",
         machine.wrk,
         plan.server_core,
         plan.load_core,
         plan.rounds,
+        if machine.is_profiled {
+            "isolet and hyper are release builds of `runtime/pgo/build`, optimised with what others were seen to run under such \
+             requests and those of the soak."
+        } else {
+            "isolet and hyper are release builds without a profile (`make profile` records one)."
+        },
         [Workload::Hello, Workload::Echo, Workload::Stream]
             .map(Workload::name)
             .join(", "),
