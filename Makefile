@@ -1,6 +1,6 @@
 # Each target is one script or one cargo command: read those for how it is done.
 .DEFAULT_GOAL := help
-.PHONY: help dev test e2e bench soak images crds fmt lint clean
+.PHONY: help dev test e2e bench soak profile images crds fmt lint clean
 CLUSTER ?= local
 PORT ?= 8787
 ARGS ?=
@@ -22,13 +22,16 @@ e2e: ## tests on a cluster of two nodes: its own, or CLUSTER=current (kubectl's)
 
 bench: ## measures Isolet beside workerd, Deno, Node and hyper; writes docs/benchmarks.md (ARGS=--quick: a short look)
 	@tests/toolchain
-	cargo build --locked --release -p isolet-runtime --bin isolet -p isolet-bench --bin isolet-bench
+	runtime/pgo/build -p isolet-runtime --bin isolet -p isolet-bench --bin isolet-bench
 	target/release/isolet-bench run $(ARGS)
 
 soak: ## has hundreds of tenants answer under mixed load for ten minutes and checks every answer (ARGS=--quick: one minute)
 	@tests/toolchain
-	cargo build --locked --release -p isolet-runtime --bin isolet -p isolet-bench --bin isolet-bench
+	runtime/pgo/build -p isolet-runtime --bin isolet -p isolet-bench --bin isolet-bench
 	target/release/isolet-bench soak $(ARGS)
+
+profile: ## records what release builds are optimised with; before a release
+	@runtime/pgo/record
 
 images: ## makes target/images/operator.tar and runtime.tar (TAG=dev, BASE=image)
 	@images/build
