@@ -28,13 +28,13 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
              quarter of the cage is kept for the largest object that there is."
         }
         "hello" | "echo" | "stream" => {
-            "Sampled on an AMD EPYC on which hyper's hello takes 8.5 us of CPU time, 1.3 of it outside the kernel: Isolet's takes \
-             10.4, of which 5.9 are the kernel's (two system calls, as hyper has them; 5 to send, with a wake-up of wrk once for \
-             some 16 answers; hyper and Deno keep wrk so busy that it need not be woken). Of the other 4.5 some 2 are hyper, \
-             tokio and the C library, 0.9 V8 and JavaScript, 1.6 the way to the instance and back, with its metering; no \
-             function takes a tenth of it. Deno takes 1.6 in all, with hyper too: one thread, one tenant, whose isolate is never \
-             left, nothing routed, metered or bounded. Seven times workerd is more than hyper, which runs no JavaScript, reaches \
-             with echo on all machines and with hello on some: 5 times it on one, 10 on another."
+            "Alternated on an AMD EPYC, medians of four runs: a hello takes 15.0 us of CPU time, of which 8.9 are the kernel's (two \
+             system calls, as hyper has them); hyper's 10.7 and 8.6, Deno's 13.1 and 9.6. Of the other 6.1, sampled, a fifth is \
+             V8's and JavaScript's, a fifth the way to the instance and back with its metering; hyper and tokio take 28 %, the \
+             allocators 10, copies 8, clocks 7, and no function a tenth. Deno is one thread with one tenant, whose isolate is never \
+             left, nothing routed, metered or bounded. Where other guests of the host slow down its memory, what runs more code \
+             outside the kernel loses more. Seven times workerd is more than hyper, which runs no JavaScript, reaches with echo on \
+             all machines and with hello on some: 5 times it on one, 10 on another."
         }
         "tenants" => {
             "Each request finds another isolate, which no cache holds: a hello, followed instruction by instruction, \
