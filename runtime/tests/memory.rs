@@ -443,8 +443,8 @@ async fn an_idle_instance_gives_back_what_it_used() {
 #[tokio::test]
 async fn an_instance_that_has_grown_gives_it_back_in_its_first_pause() {
     const FUNCTIONS: usize = 10;
-    /// Of the 3 MiB that each of them leaves behind, as the pool's isolates are counted with them and come and go.
-    const GARBAGE_BYTES: usize = FUNCTIONS * (2 << 20);
+    /// The most of the 3 MiB that an answer leaves behind in each of them.
+    const GARBAGE_BYTES: usize = FUNCTIONS * (11 << 18);
     let source = "export default { async fetch() {
         for (let i = 0; i < 3; i++) new Array(1 << 17).fill(i + 0.5);
         await fetch('http://hold.test/');

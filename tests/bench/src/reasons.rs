@@ -47,7 +47,7 @@ pub(crate) fn found(row: &str) -> Option<&'static str> {
             "The loop is ended at its limit 20 times a second. In a trace of sched_switch with the clients' times one of 20 requests \
              was held up, always in the same way: the monitor woke up on the core of the thread that served, and when it slept \
              again the kernel gave the core to the loop, to which it owed time. The monitor now looks again after 0.2 ms, which \
-             took a third of the p99. What is left are the agent, V8's helpers and the thread that makes an isolate for the \
+             took a sixth to a quarter of the p99. What is left are the agent, V8's helpers and the thread that makes an isolate for the \
              instance that is replaced, where their slices follow a hand-over: then the kernel owes the serving thread nothing. \
              Where the processor is a virtual one that its host takes away while it is idle, the quiet tenants alone wait longer \
              than beside the loop."
