@@ -1,6 +1,6 @@
 //! Room for handles that stays with an isolate.
 
-use crate::harness::on_fresh_thread;
+use crate::harness::{self, on_fresh_thread};
 
 /// A block of V8's for handles: 1,022 addresses.
 const BLOCK_BYTES: usize = 1022 * 8;
@@ -16,7 +16,7 @@ fn first_handle(isolate: &v8::SharedIsolate) -> usize {
 #[test]
 fn the_next_entry_uses_the_same_block_on_whatever_thread() {
     on_fresh_thread(|| {
-        let isolate = v8::Isolate::new(v8::CreateParams::default());
+        let isolate = harness::isolate();
         // SAFETY: nothing is attached to it, and it is on the thread that made it.
         #[allow(unsafe_code)]
         let isolate = unsafe { isolate.try_into_shared() }.unwrap();

@@ -38,6 +38,16 @@ pub fn snapshot() -> &'static [u8] {
     })
 }
 
+/// An isolate of the snapshot. All of a process must be of the same one: they share V8's read-only heap, which is laid out by
+/// whichever is made while there is no other.
+pub fn isolate() -> v8::OwnedIsolate {
+    v8::Isolate::new(
+        v8::CreateParams::default()
+            .snapshot_blob(snapshot().to_vec().into())
+            .external_references(web::external_references().into()),
+    )
+}
+
 /// Runs a test on a thread made after V8 was initialised.
 pub fn on_fresh_thread<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
     snapshot();
@@ -335,10 +345,7 @@ impl Instance {
 
     pub fn try_new(source: &str, env: &[(&str, &str)]) -> Result<Self, StartError> {
         let world = Rc::new(RefCell::new(World::default()));
-        let params = v8::CreateParams::default()
-            .snapshot_blob(snapshot().to_vec().into())
-            .external_references(web::external_references().into());
-        let mut isolate = v8::Isolate::new(params);
+        let mut isolate = isolate();
         isolet_runtime::isolate::ffi_tables::learn(&mut isolate);
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
         isolate.set_promise_reject_callback(on_reject);
