@@ -12,8 +12,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 
 use mimalloc::MiMalloc;
 
-/// The largest piece that is mimalloc's, in bytes: what a request needs for each of its steps is smaller.
-const SMALL_BYTES: usize = 4096;
+/// The largest piece that is mimalloc's, in bytes: what a request needs for each of its steps, of which hyper's buffer of 8 KiB
+/// for what it reads is the largest. Up to there mimalloc's pages are the small ones.
+const SMALL_BYTES: usize = 8192;
 
 /// Rust's allocator.
 #[derive(Debug)]

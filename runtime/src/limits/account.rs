@@ -3,6 +3,7 @@
 //! Kept per Function, not per request or instance: a Function with a hundred loops gets no more than one with one.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,14 +25,14 @@ const LAST: f64 = 0.25;
 pub struct Account {
     function: FunctionIdentity,
     used: Mutex<Used>,
+    /// Mean of the last few entries, in seconds: the bits of an `f64`. Written under the lock above, read without it.
+    an_entry: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Used {
     seconds: f64,
     at: Instant,
-    /// Mean of the last few entries, in seconds.
-    an_entry: f64,
 }
 
 /// How long entries of a Function are.
@@ -69,11 +70,11 @@ impl Account {
         let used = Used {
             seconds: 0.0,
             at: Instant::now(),
-            an_entry: 0.0,
         };
         Self {
             function,
             used: Mutex::new(used),
+            an_entry: AtomicU64::new(0),
         }
     }
 
@@ -90,13 +91,15 @@ impl Account {
     /// Notes what a whole entry used, and books the part that was not booked before.
     pub fn entry_over(&self, whole: Duration, rest: Duration, now: Instant) {
         let mut used = self.lock();
-        used.an_entry += (whole.as_secs_f64() - used.an_entry) * LAST;
+        let mean = self.an_entry();
+        let mean = mean + (whole.as_secs_f64() - mean) * LAST;
+        self.an_entry.store(mean.to_bits(), Ordering::Relaxed);
         used.book(rest, now);
     }
 
     /// How long an entry of this Function is likely to compute.
     pub fn pace(&self) -> Pace {
-        match self.lock().an_entry {
+        match self.an_entry() {
             LONG.. => Pace::Long,
             NOTABLE.. => Pace::Notable,
             _ => Pace::Brief,
@@ -106,6 +109,10 @@ impl Account {
     /// CPU time used lately, in seconds; what is long ago counts little.
     pub fn lately(&self) -> f64 {
         self.lock().book(Duration::ZERO, Instant::now())
+    }
+
+    fn an_entry(&self) -> f64 {
+        f64::from_bits(self.an_entry.load(Ordering::Relaxed))
     }
 
     fn lock(&self) -> MutexGuard<'_, Used> {

@@ -37,6 +37,7 @@ const TAKE_OVER: Duration = Duration::from_millis(20);
 pub struct CpuGuard {
     registration: Rc<Registration>,
     watch: Stopwatch,
+    is_over: bool,
 }
 
 /// What an entry for a request may use.
@@ -104,16 +105,17 @@ impl CpuGuard {
         Self {
             registration,
             watch,
+            is_over: false,
         }
     }
 
     /// Ends the entry. A pending termination is taken back: nothing of this entry reaches the next.
-    pub fn finish(self) -> CpuUse {
+    pub fn finish(mut self) -> CpuUse {
         self.leave(None)
     }
 
     /// The same, for which [`CpuGuard::used`] was asked and nothing ran after that.
-    pub fn finish_at(self, used: Duration) -> CpuUse {
+    pub fn finish_at(mut self, used: Duration) -> CpuUse {
         self.leave(Some(used))
     }
 
@@ -133,7 +135,8 @@ impl CpuGuard {
         self.registration.slot().index
     }
 
-    fn leave(&self, used: Option<Duration>) -> CpuUse {
+    fn leave(&mut self, used: Option<Duration>) -> CpuUse {
+        self.is_over = true;
         let slot = self.registration.slot();
         let Some(mut running) = lock(&slot.entry).take() else {
             return CpuUse::default();
@@ -143,11 +146,10 @@ impl CpuGuard {
         if running.is_long {
             ffi_schedule::set_slice(ffi_schedule::SERVING);
         }
-        if let Some(monitor) = MONITOR.get() {
-            monitor.left();
-            if running.has_seat {
-                monitor.turns.release();
-            }
+        if running.has_seat
+            && let Some(monitor) = MONITOR.get()
+        {
+            monitor.turns.release();
         }
         let ended = running.ended;
         CpuUse {
@@ -160,7 +162,9 @@ impl CpuGuard {
 
 impl Drop for CpuGuard {
     fn drop(&mut self) {
-        self.leave(None);
+        if !self.is_over {
+            self.leave(None);
+        }
     }
 }
 

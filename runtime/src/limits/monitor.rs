@@ -1,7 +1,7 @@
 //! The monitor thread, which looks at every thread inside JavaScript, and the slots where those threads say what they do.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -96,8 +96,10 @@ pub(super) struct Running {
 /// What a look at one thread finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
-    /// No entry, or one that waits.
+    /// No entry.
     Nothing,
+    /// One that waits.
+    Parked,
     Running,
     /// One whose thread does nothing else any more.
     Computing,
@@ -108,7 +110,6 @@ enum Seen {
 /// The monitor and what it looks at.
 pub(super) struct Monitor {
     slots: Mutex<Vec<Arc<Slot>>>,
-    inside: AtomicUsize,
     asleep: AtomicBool,
     thread: OnceLock<Thread>,
     pub(super) turns: Turns,
@@ -215,7 +216,6 @@ impl Monitor {
     fn new(cores: usize) -> Self {
         Self {
             slots: Mutex::default(),
-            inside: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
             thread: OnceLock::new(),
             turns: Turns::new(cores, most_parked(cores)),
@@ -224,17 +224,14 @@ impl Monitor {
         }
     }
 
+    /// Called after an entry was put into its slot. Either the monitor saw it there when it had said that it would sleep, or this
+    /// sees that it has: the slot's lock orders the two.
     pub(super) fn entered(&self) {
-        self.inside.fetch_add(1, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst)
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
         }
-    }
-
-    pub(super) fn left(&self) {
-        self.inside.fetch_sub(1, Ordering::SeqCst);
     }
 
     pub(super) fn out_of_memory(&self) {
@@ -261,35 +258,34 @@ impl Monitor {
                 self.tell(usize::MAX, None);
                 tracing::error!("the worker is replaced");
             }
-            if self.inside.load(Ordering::SeqCst) > 0 {
-                idle_ticks = 0;
-                let others_wait = self.turns.has_parked();
-                for slot in lock(&self.slots).iter() {
-                    let seen = slot.check(now, others_wait);
-                    if seen != Seen::Nothing {
-                        slot.round.send_if_due(now.into());
-                    }
-                    match seen {
-                        Seen::Nothing => {}
-                        Seen::Running => tick = TICK,
-                        Seen::Computing => {
-                            tick = TICK;
-                            one_computes = true;
-                        }
-                        Seen::Stuck if exit_at.is_none() => {
-                            exit_at = Some(now + LAST_REQUESTS);
-                            self.tell_stuck(slot);
-                        }
-                        Seen::Stuck => {}
-                    }
+            let others_wait = self.turns.has_parked();
+            idle_ticks += 1;
+            for slot in lock(&self.slots).iter() {
+                let seen = slot.check(now, others_wait);
+                if seen == Seen::Nothing {
+                    continue;
                 }
-            } else if idle_ticks < IDLE_TICKS || exit_at.is_some() {
-                idle_ticks += 1;
-            } else {
+                idle_ticks = 0;
+                if seen != Seen::Parked {
+                    slot.round.send_if_due(now.into());
+                }
+                match seen {
+                    Seen::Nothing | Seen::Parked => {}
+                    Seen::Running => tick = TICK,
+                    Seen::Computing => {
+                        tick = TICK;
+                        one_computes = true;
+                    }
+                    Seen::Stuck if exit_at.is_none() => {
+                        exit_at = Some(now + LAST_REQUESTS);
+                        self.tell_stuck(slot);
+                    }
+                    Seen::Stuck => {}
+                }
+            }
+            if idle_ticks > IDLE_TICKS && exit_at.is_none() {
                 self.asleep.store(true, Ordering::SeqCst);
-                if self.inside.load(Ordering::SeqCst) == 0
-                    && !self.is_out_of_memory.load(Ordering::SeqCst)
-                {
+                if self.is_unneeded() {
                     std::thread::park();
                 }
                 self.asleep.store(false, Ordering::SeqCst);
@@ -300,6 +296,12 @@ impl Monitor {
             }
             std::thread::sleep(tick);
         }
+    }
+
+    /// Whether no thread is inside JavaScript, and nothing else is to be done.
+    fn is_unneeded(&self) -> bool {
+        let is_empty = |slot: &Arc<Slot>| lock(&slot.entry).is_none();
+        lock(&self.slots).iter().all(is_empty) && !self.is_out_of_memory.load(Ordering::SeqCst)
     }
 
     /// Has the kernel choose again soon who goes on, if threads that serve had time (`served`) since the last such moment: the monitor
@@ -466,9 +468,12 @@ impl Slot {
     /// Does what is due.
     fn check(&self, now: Instant, others_wait: bool) -> Seen {
         let mut entry = lock(&self.entry);
-        let Some(running) = entry.as_mut().filter(|running| !running.is_parked) else {
+        let Some(running) = entry.as_mut() else {
             return Seen::Nothing;
         };
+        if running.is_parked {
+            return Seen::Parked;
+        }
         let Some(cpu) = self.clock.read() else {
             return Seen::Nothing;
         };

@@ -9,7 +9,7 @@
 //! thread's other tasks run.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -76,7 +76,8 @@ pub(super) enum Load {
 struct Slot {
     /// Absent while its owner runs it, and once it is dead.
     instance: Option<Box<Instance>>,
-    /// Bounded by what a request and its completions can bring (`state`), and by the requests that may be under way.
+    /// Empty while nobody owns the instance. Bounded by what a request and its completions can bring (`state`), and by the
+    /// requests that may be under way.
     queue: VecDeque<Event>,
     /// When the event that runs began.
     turn_began: Option<Instant>,
@@ -122,6 +123,7 @@ impl Cell {
                 cell: Arc::downgrade(&cell),
                 revision: Arc::clone(revision),
                 budget: Arc::clone(budget),
+                acting: None,
             }
         })?;
         // What it uses has been measured.
@@ -164,16 +166,19 @@ impl Cell {
 
     /// Runs an event here if the instance is idle.
     pub(super) fn push(self: &Arc<Self>, event: Event) {
-        let Some(mut instance) = self.enqueue(event) else {
+        let Some((instance, event, now)) = self.begin(event) else {
             return;
         };
-        for _ in 0..EVENTS_INLINE {
-            instance = match self.turn(instance) {
-                Some(instance) => instance,
-                None => return,
+        let mut owned = self.run(instance, event, now);
+        for _ in 1..EVENTS_INLINE {
+            let Some(instance) = owned else {
+                return;
             };
+            owned = self.turn(instance);
         }
-        self.drain(instance);
+        if let Some(instance) = owned {
+            self.drain(instance);
+        }
     }
 
     /// Has a task run an event if the instance is idle; for callers that must not run JavaScript themselves.
@@ -183,20 +188,38 @@ impl Cell {
         }
     }
 
+    /// The instance and the event for the caller, its owner now, to run; none where the event waits.
+    fn begin(&self, event: Event) -> Option<(Box<Instance>, Event, Instant)> {
+        let (mut slot, event) = self.alive(event)?;
+        let Some(instance) = slot.instance.take() else {
+            slot.queue.push_back(event);
+            return None;
+        };
+        let now = Instant::now();
+        slot.turn_began = Some(now);
+        Some((instance, event, now))
+    }
+
     /// The instance, if the caller is its owner now.
     fn enqueue(&self, event: Event) -> Option<Box<Instance>> {
-        let mut slot = lock(&self.slot);
-        if let Some(why) = slot.dead {
-            drop(slot);
-            if let Event::Dispatch(request, ..) = event {
-                let mut state = lock(&self.state);
-                state.fail(request, why.into());
-                state.forget(request);
-            }
-            return None;
-        }
+        let (mut slot, event) = self.alive(event)?;
         slot.queue.push_back(event);
         slot.instance.take()
+    }
+
+    /// The slot, unless the instance is dead: then a request that would begin is told.
+    fn alive(&self, event: Event) -> Option<(MutexGuard<'_, Slot>, Event)> {
+        let slot = lock(&self.slot);
+        let Some(why) = slot.dead else {
+            return Some((slot, event));
+        };
+        drop(slot);
+        if let Event::Dispatch(request, ..) = event {
+            let mut state = lock(&self.state);
+            state.fail(request, why.into());
+            state.forget(request);
+        }
+        None
     }
 
     fn drain(self: &Arc<Self>, mut instance: Box<Instance>) {
@@ -210,7 +233,7 @@ impl Cell {
     }
 
     /// Runs the next event; gives the instance back to the slot if there is none.
-    fn turn(self: &Arc<Self>, mut instance: Box<Instance>) -> Option<Box<Instance>> {
+    fn turn(self: &Arc<Self>, instance: Box<Instance>) -> Option<Box<Instance>> {
         let (event, now) = {
             let mut slot = lock(&self.slot);
             match slot.queue.pop_front() {
@@ -226,6 +249,16 @@ impl Cell {
                 }
             }
         };
+        self.run(instance, event, now)
+    }
+
+    /// Runs an event that begins now. None if the instance is dead.
+    fn run(
+        self: &Arc<Self>,
+        mut instance: Box<Instance>,
+        event: Event,
+        now: Instant,
+    ) -> Option<Box<Instance>> {
         outbox::send_if_due(now);
         let prepared = event.prepare(&mut lock(&self.state), now);
         let Some(Prepared {
@@ -323,9 +356,10 @@ impl Cell {
         if is_worn {
             revision.retire(self);
         }
-        let mut slot = lock(&self.slot);
-        slot.queue.extend(orphans.into_iter().map(Event::Orphan));
-        drop(slot);
+        if !orphans.is_empty() {
+            let mut slot = lock(&self.slot);
+            slot.queue.extend(orphans.into_iter().map(Event::Orphan));
+        }
         Some(instance)
     }
 

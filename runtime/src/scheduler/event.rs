@@ -121,7 +121,6 @@ impl Event {
             }
         };
         state.current = Some(request);
-        state.acting = Some(request);
         Some(Prepared {
             request,
             entry,

@@ -37,6 +37,9 @@ pub(super) struct InstanceHost {
     pub(super) cell: Weak<Cell>,
     pub(super) revision: Arc<Revision>,
     pub(super) budget: Arc<HeapBudget>,
+    /// The request whose JavaScript makes the next call, where V8 knows it: the one whose event runs, or the one that began a
+    /// promise which it settled.
+    pub(super) acting: Option<RequestId>,
 }
 
 impl InstanceHost {
@@ -102,15 +105,16 @@ impl Host for InstanceHost {
     }
 
     fn current_request(&self) -> Option<RequestId> {
-        self.with(|state| state.acting)
+        self.acting.or_else(|| self.with(|state| state.current))
     }
 
     fn act_for(&mut self, request: Option<RequestId>) {
-        self.with(|state| state.acting = request.or(state.current));
+        self.acting = request;
     }
 
     fn start_timer(&mut self, delay: Duration) -> Result<CompletionId, HostError> {
-        let id = self.with(State::wait)?;
+        let acting = self.current_request();
+        let id = self.with(|state| state.wait(acting))?;
         self.bring(id, async move {
             tokio::time::sleep(delay).await;
             Event::Done(id)
@@ -201,17 +205,17 @@ impl Host for InstanceHost {
             let Some((request, _)) = state.writer(writer) else {
                 return Err(ended());
             };
-            let id = state.wait_for(request)?;
+            let id = state.may_wait(request)?;
             let written = match state.writer(writer) {
                 Some((_, writer)) => writer.write(piece, id),
                 None => Written::Gone,
             };
-            if written != Written::Wait {
-                state.take(id);
-            }
             match written {
                 Written::Accepted => Ok(WriteOutcome::Accepted),
-                Written::Wait => Ok(WriteOutcome::Wait(id)),
+                Written::Wait => {
+                    state.expect(request, id);
+                    Ok(WriteOutcome::Wait(id))
+                }
                 Written::Gone => Err(HostError::Type("the other side has gone".into())),
                 Written::TooLarge => Err(too_large()),
                 Written::Busy => Err(HostError::Type("the write before is not done".into())),
@@ -227,9 +231,10 @@ impl Host for InstanceHost {
 
     fn fetch(&mut self, outbound: OutboundRequest) -> Result<OutboundHandle, HostError> {
         let limit = self.revision.limits().subrequests;
+        let acting = self.current_request();
         let (request, id) = self.with(|state| {
-            let id = state.wait()?;
-            let request = state.acting.ok_or_else(ended)?;
+            let id = state.wait(acting)?;
+            let request = acting.ok_or_else(ended)?;
             let left = state
                 .live(request)
                 .map(|request| &mut request.subrequests_left);

@@ -58,8 +58,6 @@ pub(super) type Answer = Result<Answered, Failure>;
 pub(super) struct State {
     /// The request whose event runs.
     pub(super) current: Option<RequestId>,
-    /// The request whose JavaScript makes the next call: that one, or the one that began a promise which it settled.
-    pub(super) acting: Option<RequestId>,
     pub(super) now_ms: f64,
     pub(super) elapsed_ms: f64,
     began: Instant,
@@ -106,7 +104,6 @@ impl State {
     pub(super) fn new() -> Self {
         Self {
             current: None,
-            acting: None,
             now_ms: 0.0,
             elapsed_ms: 0.0,
             began: Instant::now(),
@@ -266,8 +263,8 @@ impl State {
     // Completions.
 
     /// A new completion for the request whose JavaScript asks.
-    pub(super) fn wait(&mut self) -> Result<CompletionId, HostError> {
-        let Some(acting) = self.acting else {
+    pub(super) fn wait(&mut self, acting: Option<RequestId>) -> Result<CompletionId, HostError> {
+        let Some(acting) = acting else {
             return Err(HostError::Type(
                 "timers, requests and bodies work inside the handler only, not at the module's top level".into(),
             ));
@@ -277,24 +274,31 @@ impl State {
 
     /// A new completion for a request.
     pub(super) fn wait_for(&mut self, request: RequestId) -> Result<CompletionId, HostError> {
+        let id = self.may_wait(request)?;
+        self.expect(request, id);
+        Ok(id)
+    }
+
+    /// The number of a new completion for a request, which need not be waited for.
+    pub(super) fn may_wait(&mut self, request: RequestId) -> Result<CompletionId, HostError> {
         if self.pending.len() >= MAX_PENDING {
             return Err(HostError::Range(
                 "too many timers, reads and requests are under way".into(),
             ));
         }
-        let id = CompletionId(self.next_id());
-        let Some(under_way) = self.live(request) else {
+        if self.live(request).is_none() {
             return Err(ended());
-        };
-        under_way.waits.insert(id);
-        self.pending.insert(
-            id,
-            Pending {
-                request,
-                task: None,
-            },
-        );
-        Ok(id)
+        }
+        Ok(CompletionId(self.next_id()))
+    }
+
+    /// Has a request wait for a completion of a number from [`Self::may_wait`].
+    pub(super) fn expect(&mut self, request: RequestId, id: CompletionId) {
+        if let Some(under_way) = self.live(request) {
+            under_way.waits.insert(id);
+            let task = None;
+            self.pending.insert(id, Pending { request, task });
+        }
     }
 
     /// Names the task that will bring a completion.

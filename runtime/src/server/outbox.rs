@@ -13,6 +13,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -32,13 +33,22 @@ const ROUND: usize = 32;
 /// Time from a round's first piece after which it is sent, at the next look.
 const LONGEST: Duration = Duration::from_micros(100);
 
+/// See [`Round::began`].
+const NONE_WAITS: u64 = u64::MAX;
+
 thread_local! {
     static THIS: Arc<Round> = Arc::default();
 }
 
 /// What connections wrote on one thread and was not sent yet.
-#[derive(Debug, Default)]
-pub struct Round(Mutex<Gathered>);
+#[derive(Debug)]
+pub struct Round {
+    gathered: Mutex<Gathered>,
+    made: Instant,
+    /// When the first that waits was written, in nanoseconds from `made`; [`NONE_WAITS`]. Written under the lock, read without
+    /// it: a look before each entry into JavaScript costs nothing.
+    began: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Gathered {
@@ -46,8 +56,6 @@ struct Gathered {
     is_gathering: bool,
     /// Small pieces written in this one, sent or not.
     pieces: usize,
-    /// When the first that waits was written.
-    began: Option<Instant>,
     /// Those that wait, at most [`ROUND`].
     outgoing: Vec<Arc<Outgoing>>,
 }
@@ -85,12 +93,21 @@ pub fn leave() {
     });
 }
 
+impl Default for Round {
+    fn default() -> Self {
+        Self {
+            gathered: Mutex::default(),
+            made: Instant::now(),
+            began: AtomicU64::new(NONE_WAITS),
+        }
+    }
+}
+
 impl Round {
     /// Sends it if it has waited for long enough.
     pub fn send_if_due(&self, now: Instant) {
-        let is_due = |began: Instant| now.saturating_duration_since(began) >= LONGEST;
-        let began = self.gathered().began;
-        if began.is_some_and(is_due) {
+        let began = Duration::from_nanos(self.began.load(Ordering::Relaxed));
+        if now.saturating_duration_since(self.made) >= began.saturating_add(LONGEST) {
             self.send();
         }
     }
@@ -100,7 +117,7 @@ impl Round {
         if gathered.outgoing.is_empty() {
             return;
         }
-        gathered.began = None;
+        self.began.store(NONE_WAITS, Ordering::Relaxed);
         let mut outgoing = std::mem::take(&mut gathered.outgoing);
         drop(gathered);
         for one in outgoing.drain(..) {
@@ -120,19 +137,27 @@ impl Round {
         if !gathered.is_gathering {
             return None;
         }
-        gathered.began.get_or_insert_with(Instant::now);
+        if gathered.outgoing.is_empty() {
+            let began = self.made.elapsed().as_nanos() as u64;
+            self.began.store(began, Ordering::Relaxed);
+        }
         gathered.outgoing.push(Arc::clone(outgoing));
         Some(gathered.outgoing.len() >= ROUND)
     }
 
     fn gathered(&self) -> MutexGuard<'_, Gathered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A connection's side of the round.
 #[derive(Debug)]
-pub(super) struct Outgoing(Mutex<Pieces>);
+pub(super) struct Outgoing {
+    pieces: Mutex<Pieces>,
+    /// Pieces wait that no round will send: the socket has not taken them. Written under the lock; who sets it for another
+    /// thread wakes the connection's task after that, so that a look without the lock misses nothing.
+    is_stuck: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Pieces {
@@ -147,16 +172,19 @@ struct Pieces {
 
 impl Outgoing {
     pub(super) fn new(stream: OwnedWriteHalf) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Pieces {
-            stream,
-            waiting: Vec::new(),
-            is_in_round: false,
-            waker: None,
-        })))
+        Arc::new(Self {
+            pieces: Mutex::new(Pieces {
+                stream,
+                waiting: Vec::new(),
+                is_in_round: false,
+                waker: None,
+            }),
+            is_stuck: AtomicBool::new(false),
+        })
     }
 
     fn pieces(&self) -> MutexGuard<'_, Pieces> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes small pieces whole, and of larger ones what the socket takes.
@@ -191,11 +219,17 @@ impl Outgoing {
 
     /// Ready where nothing waits but for the round.
     pub(super) fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut pieces = self.pieces();
-        if pieces.is_in_round {
+        if !self.is_stuck.load(Ordering::Acquire) {
             return Poll::Ready(Ok(()));
         }
-        pieces.poll_send(context)
+        let mut pieces = self.pieces();
+        if !pieces.is_in_round {
+            ready!(pieces.poll_send(context))?;
+        }
+        // Under the lock: the round's end may set it again.
+        self.is_stuck.store(false, Ordering::Relaxed);
+        drop(pieces);
+        Poll::Ready(Ok(()))
     }
 
     pub(super) fn poll_shutdown(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -223,9 +257,11 @@ impl Outgoing {
         if let Ok(sent) = pieces.stream.try_write(&pieces.waiting) {
             pieces.sent(sent);
         }
-        if !pieces.waiting.is_empty()
-            && let Some(waker) = &pieces.waker
-        {
+        if pieces.waiting.is_empty() {
+            return;
+        }
+        self.is_stuck.store(true, Ordering::Release);
+        if let Some(waker) = &pieces.waker {
             waker.wake_by_ref();
         }
     }
