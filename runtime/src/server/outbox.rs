@@ -495,5 +495,11 @@ mod tests {
         pair.comes(&vec![b'p'; written]).await;
         flushed.await.unwrap().unwrap();
         assert_eq!(pair.read(), None);
+        // From now on it waits for the end of the round again, not for the client.
+        pair.write(b"next").await;
+        assert!(pair.outgoing.poll_flush(&mut context).is_ready());
+        assert_eq!(pair.read(), None);
+        send();
+        pair.comes(b"next").await;
     }
 }
