@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
 /// The requests of one connection.
 #[derive(Debug)]
@@ -47,19 +47,6 @@ impl Exchanges {
         let now = Instant::now();
         let until = self.awaits_head_since().unwrap_or(now) + limit;
         (until > now).then_some(until)
-    }
-
-    /// Ready once the head of a request has been awaited for so long.
-    pub(super) async fn idle_for(&self, limit: Duration) {
-        while let Some(until) = self.idle_until(limit) {
-            sleep_until(until).await;
-        }
-    }
-
-    /// The same, counted from now at the earliest.
-    pub(super) async fn idle_once_more_for(&self, limit: Duration) {
-        sleep(limit).await;
-        self.idle_for(limit).await;
     }
 }
 

@@ -8,11 +8,14 @@ pub mod error;
 mod exchange;
 pub mod outbox;
 mod socket;
+mod timer;
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header;
@@ -23,12 +26,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use self::body::Body;
 use self::error::RequestError;
 use self::exchange::{Exchange, Exchanges};
 use self::socket::Socket;
+use self::timer::IdleTimer;
 use crate::scheduler::{Admission, Answered, Function, Functions, Inbound};
 use crate::web::RequestHead;
 
@@ -83,6 +88,7 @@ pub async fn serve(
         // A socket that refuses the option only sends small packets later.
         let _ = stream.set_nodelay(true);
         let exchanges = Exchanges::new();
+        let idle = IdleTimer::new(Arc::clone(&exchanges), limits.head_timeout);
         let socket = Socket::new(
             stream,
             Arc::clone(&exchanges),
@@ -90,9 +96,8 @@ pub async fn serve(
             limits.stall_timeout,
         );
         let functions = Arc::clone(&functions);
-        let requests = Arc::clone(&exchanges);
         let service = service_fn(move |request| {
-            let answer = handle(Arc::clone(&functions), request, requests.begin());
+            let answer = handle(Arc::clone(&functions), request, exchanges.begin());
             async { Ok::<_, Infallible>(answer.await) }
         });
         let connection = builder
@@ -101,8 +106,7 @@ pub async fn serve(
         let stopping = stopping.clone();
         tokio::spawn(async move {
             let _place = place;
-            let ended = converse(connection, &exchanges, limits.head_timeout, stopping).await;
-            if let Err(error) = ended {
+            if let Err(error) = converse(connection, idle, stopping).await {
                 tracing::debug!(%error, "a connection ended with an error");
             }
         });
@@ -122,8 +126,7 @@ pub async fn serve(
 /// told, which over HTTP/2 loses none that it sends at that moment.
 async fn converse<S>(
     connection: auto::Connection<'_, TokioIo<Socket>, S, TokioExecutor>,
-    exchanges: &Exchanges,
-    idle_timeout: Duration,
+    mut idle: IdleTimer,
     mut stopping: watch::Receiver<()>,
 ) -> Result<(), Box<dyn Error + Send + Sync>>
 where
@@ -131,17 +134,32 @@ where
     S::Future: Send + 'static,
 {
     let mut connection = pin!(connection);
-    let is_idle = tokio::select! {
-        biased;
-        ended = connection.as_mut() => return ended,
-        _ = stopping.changed() => false,
-        () = exchanges.idle_for(idle_timeout) => true,
-    };
+    let stop = stopping.clone();
+    let mut stopped = pin!(unconstrained(stopping.changed()));
+    let mut is_awaited = false;
+    let ended = poll_fn(|context| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+            return Poll::Ready(Some(ended));
+        }
+        // The task's waker is always the same: a look is enough once it is known.
+        if !is_awaited || stop.has_changed().unwrap_or(true) {
+            is_awaited = true;
+            if stopped.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+        }
+        idle.poll(context).map(|()| None)
+    });
+    if let Some(ended) = ended.await {
+        return ended;
+    }
+    let is_idle = !stop.has_changed().unwrap_or(true);
     connection.as_mut().graceful_shutdown();
+    idle.restart();
     tokio::select! {
         ended = connection => ended,
         // The client does not say that it knows.
-        () = exchanges.idle_once_more_for(idle_timeout), if is_idle => Ok(()),
+        () = poll_fn(|context| idle.poll(context)), if is_idle => Ok(()),
     }
 }
 

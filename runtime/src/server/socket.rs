@@ -13,10 +13,11 @@ use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::exchange::Exchanges;
 use super::outbox::Outgoing;
+use super::timer::{IdleTimer, Timer};
 
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -28,11 +29,8 @@ pub(super) struct Socket {
     stream: OwnedReadHalf,
     outgoing: Arc<Outgoing>,
     protocol: Protocol,
-    exchanges: Arc<Exchanges>,
-    /// How long the head of a request may take.
-    head_timeout: Duration,
-    /// Fires when it may be over.
-    head_timer: Option<Timer>,
+    /// Until the head of a request has taken too long.
+    head_timer: IdleTimer,
     /// How long a write may wait for the client.
     stall_timeout: Duration,
     /// Runs while one does.
@@ -41,12 +39,6 @@ pub(super) struct Socket {
     is_reading: bool,
     /// Until the next look whether he has, where none does.
     look: Option<Timer>,
-}
-
-/// Wakes the connection's task, which is always the same: once it is set, all that a poll costs is a look.
-struct Timer {
-    sleep: Pin<Box<Sleep>>,
-    is_set: bool,
 }
 
 /// What the client speaks.
@@ -71,29 +63,11 @@ impl Socket {
             stream,
             outgoing: Outgoing::new(outgoing),
             protocol: Protocol::Unknown(0),
-            exchanges,
-            head_timeout,
-            head_timer: None,
+            head_timer: IdleTimer::new(exchanges, head_timeout),
             stall_timeout,
             stalled: None,
             is_reading: false,
             look: None,
-        }
-    }
-
-    /// Ready once the head of a request has been awaited for too long.
-    fn poll_head_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if let Some(timer) = &mut self.head_timer {
-                ready!(timer.poll(context));
-            }
-            let Some(until) = self.exchanges.idle_until(self.head_timeout) else {
-                return Poll::Ready(());
-            };
-            match &mut self.head_timer {
-                Some(timer) => timer.reset(until),
-                None => self.head_timer = Some(Timer::new(until)),
-            }
         }
     }
 
@@ -138,29 +112,6 @@ impl Socket {
     }
 }
 
-impl Timer {
-    fn new(until: Instant) -> Self {
-        Self {
-            sleep: Box::pin(sleep_until(until)),
-            is_set: false,
-        }
-    }
-
-    fn reset(&mut self, until: Instant) {
-        self.sleep.as_mut().reset(until);
-        self.is_set = false;
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.is_set && !self.sleep.is_elapsed() {
-            return Poll::Pending;
-        }
-        let polled = self.sleep.as_mut().poll(context);
-        self.is_set = polled.is_pending();
-        polled
-    }
-}
-
 impl Protocol {
     /// What it is after these bytes.
     fn after(self, bytes: &[u8]) -> Self {
@@ -191,7 +142,7 @@ impl AsyncRead for Socket {
         if read.is_ready() {
             self.protocol = self.protocol.after(&buffer.filled()[before..]);
         } else if self.protocol != Protocol::Http2 {
-            ready!(self.poll_head_over(context));
+            ready!(self.head_timer.poll(context));
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
         }
         read
