@@ -9,10 +9,11 @@
 //! thread's other tasks run.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::event::{Event, Prepared};
@@ -142,26 +143,33 @@ impl Cell {
         permit: Permit,
         deadline: Instant,
     ) -> Answer {
-        let (answer, answered) = oneshot::channel();
         let limits = self.revision.limits();
         let meter = Meter::new(permit);
-        let (request, stream) = lock(&self.state).begin(answer, limits, body, deadline, meter);
+        let (request, stream) = lock(&self.state).begin(limits, body, deadline, meter);
         self.push(Event::Dispatch(request, head, stream));
-        lock(&self.state).arm(request, || {
-            let cell = Arc::clone(self);
-            WallClock::arm(deadline, async move { cell.expire(request) })
-        });
         let caller = Caller {
             cell: self,
             request,
             answered: false,
         };
-        let answer = answered
-            .await
-            // The instance died between its choice and the dispatch.
-            .unwrap_or_else(|_| Err(RequestError::StartFailed.into()));
+        let answer = poll_fn(|context| self.poll_answer(request, deadline, context.waker())).await;
         caller.answered();
         answer
+    }
+
+    /// The answer of a request that has begun. Until it has ended, its wall clock runs: most have ended by now.
+    fn poll_answer(
+        self: &Arc<Self>,
+        request: RequestId,
+        deadline: Instant,
+        waker: &Waker,
+    ) -> Poll<Answer> {
+        let mut state = lock(&self.state);
+        state.arm(request, || {
+            let cell = Arc::clone(self);
+            WallClock::arm(deadline, async move { cell.expire(request) })
+        });
+        state.poll_answer(request, waker)
     }
 
     /// Runs an event here if the instance is idle.
@@ -376,6 +384,7 @@ impl Cell {
         let Some(mut instance) = lock(&self.slot).instance.take() else {
             return;
         };
+        lock(&self.state).shrink();
         let done = instance.compact(thoroughly);
         self.footprint.collected(done.heap_bytes);
         self.revision.report_uncaught(done.uncaught);
@@ -509,6 +518,8 @@ impl Caller<'_> {
 impl Drop for Caller<'_> {
     fn drop(&mut self) {
         if !self.answered {
+            let unsent = lock(&self.cell.state).give_up(self.request);
+            drop(unsent);
             self.cell.push_later(Event::Abort(self.request));
         }
     }

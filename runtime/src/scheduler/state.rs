@@ -9,12 +9,12 @@
 //! nothing of an ended request stays in memory; they run on what is left of the request's CPU time.
 
 use std::mem::take;
+use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Response;
 use isolet_crds::ResolvedLimits;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -62,6 +62,8 @@ pub(super) struct State {
     pub(super) elapsed_ms: f64,
     began: Instant,
     requests: FxHashMap<RequestId, UnderWay>,
+    /// Those that their callers have not taken yet.
+    answers: FxHashMap<RequestId, Answer>,
     pending: FxHashMap<CompletionId, Pending>,
     inbound: FxHashMap<StreamId, (RequestId, Option<Inbound>)>,
     writers: FxHashMap<WriterId, (RequestId, PipeWriter)>,
@@ -75,7 +77,8 @@ pub(super) struct State {
 /// One request.
 #[derive(Debug)]
 pub(super) struct UnderWay {
-    answer: Option<oneshot::Sender<Answer>>,
+    /// None once it is answered.
+    caller: Option<Caller>,
     pub(super) cpu_left: Duration,
     meter: Meter,
     deadline: Instant,
@@ -90,6 +93,15 @@ pub(super) struct UnderWay {
     /// Its bodies that leave, some of them gone by now.
     writers: Vec<WriterId>,
     clock: Option<WallClock>,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+enum Caller {
+    /// A task, once it has asked in vain.
+    Waits(Option<Waker>),
+    /// Nobody any more.
+    Gone,
 }
 
 /// Something that JavaScript waits for.
@@ -108,6 +120,7 @@ impl State {
             elapsed_ms: 0.0,
             began: Instant::now(),
             requests: FxHashMap::default(),
+            answers: FxHashMap::default(),
             pending: FxHashMap::default(),
             inbound: FxHashMap::default(),
             writers: FxHashMap::default(),
@@ -139,7 +152,6 @@ impl State {
 
     pub(super) fn begin(
         &mut self,
-        answer: oneshot::Sender<Answer>,
         limits: ResolvedLimits,
         body: Option<Inbound>,
         deadline: Instant,
@@ -149,7 +161,7 @@ impl State {
         self.requests.insert(
             request,
             UnderWay {
-                answer: Some(answer),
+                caller: Some(Caller::Waits(None)),
                 cpu_left: Duration::from_millis(limits.cpu_ms),
                 meter,
                 deadline,
@@ -188,10 +200,10 @@ impl State {
         }
     }
 
-    /// Starts the wall clock of a request that is still under way.
+    /// Starts the wall clock of a request that is still under way, once.
     pub(super) fn arm(&mut self, request: RequestId, clock: impl FnOnce() -> WallClock) {
         if let Some(request) = self.live(request) {
-            request.clock = Some(clock());
+            request.clock.get_or_insert_with(clock);
         }
     }
 
@@ -206,6 +218,16 @@ impl State {
         self.requests.is_empty()
     }
 
+    /// Gives the room back that nothing under way needs.
+    pub(super) fn shrink(&mut self) {
+        self.requests.shrink_to_fit();
+        self.answers.shrink_to_fit();
+        self.pending.shrink_to_fit();
+        self.inbound.shrink_to_fit();
+        self.writers.shrink_to_fit();
+        self.touched.shrink_to_fit();
+    }
+
     // Answers.
 
     /// CPU time that a request has used, with the entry that runs.
@@ -217,30 +239,62 @@ impl State {
     /// Sends the head of a response. False if the request has ended or was answered before.
     pub(super) fn answer(&mut self, request: RequestId, answered: Answered) -> bool {
         self.touched.push(request);
-        let Some(answer) = self.live(request).and_then(|request| request.answer.take()) else {
+        let Some(caller) = self.live(request).and_then(|request| request.caller.take()) else {
             return false;
         };
-        // The caller may have gone: the body is dropped with the response.
-        let _ = answer.send(Ok(answered));
+        self.tell(request, caller, Ok(answered));
         true
+    }
+
+    /// The caller may have gone: the body is dropped with the response.
+    fn tell(&mut self, request: RequestId, caller: Caller, answer: Answer) {
+        if let Caller::Waits(waker) = caller {
+            self.answers.insert(request, answer);
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Takes the answer of a request, for its caller; until there is one, he is woken by this once there is.
+    pub(super) fn poll_answer(&mut self, request: RequestId, waker: &Waker) -> Poll<Answer> {
+        if let Some(answer) = self.answers.remove(&request) {
+            return Poll::Ready(answer);
+        }
+        let waits = self.requests.get_mut(&request);
+        match waits.and_then(|request| request.caller.as_mut()) {
+            Some(caller) => {
+                *caller = Caller::Waits(Some(waker.clone()));
+                Poll::Pending
+            }
+            // The instance died between its choice and the request's begin.
+            None => Poll::Ready(Err(RequestError::StartFailed.into())),
+        }
+    }
+
+    /// The caller has gone. The answer that he has not taken, to be dropped.
+    pub(super) fn give_up(&mut self, request: RequestId) -> Option<Answer> {
+        let caller = self.live(request).and_then(|it| it.caller.as_mut());
+        if let Some(caller) = caller {
+            *caller = Caller::Gone;
+        }
+        self.answers.remove(&request)
     }
 
     pub(super) fn is_answered(&mut self, request: RequestId) -> bool {
         self.live(request)
-            .is_none_or(|request| request.answer.is_none())
+            .is_none_or(|request| request.caller.is_none())
     }
 
     /// Fails a request; gives the failure back if its caller already has an answer.
     pub(super) fn fail(&mut self, request: RequestId, mut failure: Failure) -> Option<Failure> {
         self.touched.push(request);
-        let request = self.live(request);
-        if let Some(request) = &request {
-            failure.cpu = request.meter.used + cpu::used_by_this_entry();
+        let under_way = self.live(request);
+        if let Some(under_way) = &under_way {
+            failure.cpu = under_way.meter.used + cpu::used_by_this_entry();
         }
-        match request.and_then(|request| request.answer.take()) {
-            // Logged by the receiver; without one, the caller has gone.
-            Some(answer) => {
-                let _ = answer.send(Err(failure));
+        match under_way.and_then(|under_way| under_way.caller.take()) {
+            // Logged by the caller, unless he has gone.
+            Some(caller) => {
+                self.tell(request, caller, Err(failure));
                 None
             }
             None => Some(failure),
@@ -424,7 +478,7 @@ impl State {
                 }
                 Some(it)
                     if !it.ended
-                        && it.answer.is_none()
+                        && it.caller.is_none()
                         && it.response.is_none()
                         && it.holds == 0 =>
                 {
@@ -444,7 +498,9 @@ impl State {
             return Vec::new();
         };
         under_way.ended = true;
-        under_way.answer = None;
+        if let Some(Caller::Waits(Some(waker))) = under_way.caller.take() {
+            waker.wake();
+        }
         under_way.clock = None;
         let orphans: Vec<CompletionId> = under_way.waits.iter().copied().collect();
         let (inbound, writers) = (take(&mut under_way.inbound), take(&mut under_way.writers));
