@@ -8,7 +8,7 @@
 //! Outside the heap V8 fills four tables from end to end: of strings, and of code by its address, 46 exceptions more. So the linker's
 //! `--wrap` (build.rs) has V8's calls of the two functions that they come from come here; from any thread that makes no isolate
 //! they are passed on. The isolate itself, 17 more, comes from `posix_memalign`, which Rust's library calls, too, also in programs
-//! without V8.
+//! without V8. So a piece of its size is made, gets its memory and is freed just before: V8's allocator gives that one again.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -16,7 +16,7 @@ use std::ffi::c_void;
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
-use super::{ffi_ranges, ffi_stub_caches};
+use super::{ffi_ranges, ffi_stub_caches, ffi_tables};
 use crate::limits::cage::PAGE_BYTES;
 
 /// Pages that are looked at: an isolate begins with two to four.
@@ -42,11 +42,20 @@ unsafe extern "C" {
     fn v8_new_aligned(bytes: usize, align: usize) -> *mut c_void;
 }
 
+/// `sizeof(Isolate)`, in whole pages. More would be memory that nobody uses, less exceptions.
+const OBJECT_BYTES: usize = 68 << 10;
+
+/// The size of the pieces of malloc in which V8's objects of isolates lie.
+static OBJECT_PIECE: OnceLock<usize> = OnceLock::new();
+
 /// How many bytes of each page the first isolate filled, in the order in which it got them.
 static FILLED: OnceLock<Vec<usize>> = OnceLock::new();
 
 /// Makes an isolate.
 pub(super) fn making<R>(make: impl FnOnce() -> R) -> R {
+    if let Some(bytes) = OBJECT_PIECE.get() {
+        free_populated_piece(*bytes);
+    }
     PAGES.set(Some(Vec::new()));
     let made = make();
     let pages = PAGES.take().filter(|pages| !pages.is_empty());
@@ -58,6 +67,23 @@ pub(super) fn making<R>(make: impl FnOnce() -> R) -> R {
         FILLED.get_or_init(|| pages.into_iter().map(|it| unsafe { filled(it) }).collect());
     }
     made
+}
+
+/// Learns how large the objects of isolates are, from the first one.
+pub(super) fn learn(isolate: &mut v8::Isolate) {
+    OBJECT_PIECE.get_or_init(|| ffi_tables::object_piece_bytes(isolate));
+}
+
+/// Frees a piece of malloc whose first part has its memory: the next one of that size.
+fn free_populated_piece(bytes: usize) {
+    // SAFETY: any size can be asked for, null can be freed, and the first part of a piece lies inside it.
+    unsafe {
+        let piece = libc::malloc(bytes);
+        if !piece.is_null() {
+            populate(piece.addr(), bytes.min(OBJECT_BYTES));
+        }
+        libc::free(piece);
+    }
 }
 
 /// V8 took a page of the cage, and has written nothing to it.
@@ -147,16 +173,45 @@ unsafe fn filled(address: usize) -> usize {
 mod tests {
     use super::*;
 
+    /// Whether all pages have their memory that begin in these bytes of a piece.
+    fn is_resident(piece: *mut c_void, bytes: usize) -> bool {
+        let page_bytes = rustix::param::page_size();
+        let begin = piece.addr().next_multiple_of(page_bytes);
+        let bytes = piece.addr() + bytes - begin;
+        let mut states = vec![0_u8; bytes.div_ceil(page_bytes)];
+        // SAFETY: the piece has these pages, and there is a byte for each.
+        let code = unsafe { libc::mincore(begin as *mut c_void, bytes, states.as_mut_ptr()) };
+        assert_eq!(code, 0);
+        states.iter().all(|state| state & 1 == 1)
+    }
+
+    #[test]
+    fn the_object_of_an_isolate_has_its_memory_before_it_is_written() {
+        // Of a size that nothing else here has.
+        const BYTES: usize = 700 << 10;
+        // SAFETY: it is not used without its memory, and freed once.
+        let piece = || unsafe { libc::malloc(BYTES) };
+        let others: Vec<_> = (0..16).map(|_| piece()).collect();
+        assert!(!others.iter().all(|it| is_resident(*it, OBJECT_BYTES)));
+        let made: Vec<_> = (0..16)
+            .map(|_| {
+                free_populated_piece(BYTES);
+                piece()
+            })
+            .collect();
+        assert!(made.iter().all(|it| is_resident(*it, OBJECT_BYTES)));
+        for piece in made.into_iter().chain(others) {
+            // SAFETY: it is the test's own.
+            unsafe { libc::free(piece) };
+        }
+    }
+
     #[test]
     fn while_an_isolate_is_made_a_table_has_its_memory_before_it_is_written() {
         let table = || {
             let bytes = *TABLE_BYTES.end();
             let piece = new_aligned(bytes, rustix::param::page_size());
-            let mut states = vec![0_u8; bytes / rustix::param::page_size()];
-            // SAFETY: the piece has whole pages, and there is a byte for each.
-            let code = unsafe { libc::mincore(piece, bytes, states.as_mut_ptr()) };
-            assert_eq!(code, 0);
-            (piece, states.iter().all(|state| state & 1 == 1))
+            (piece, is_resident(piece, bytes))
         };
         // None has memory that was another one's.
         let made: Vec<_> = making(|| (0..64).map(|_| table()).collect());

@@ -86,6 +86,11 @@ pub fn learn(isolate: &mut v8::Isolate) {
     });
 }
 
+/// The size of the piece of malloc in which V8's object of an isolate lies, in bytes.
+pub(super) fn object_piece_bytes(isolate: &mut v8::Isolate) -> usize {
+    Object::of(isolate).piece_bytes()
+}
+
 /// Gives back what the tables of an isolate take, and says how many bytes. The next collection of the isolate takes it again.
 ///
 /// The isolate is entered by this thread, and no JavaScript of it runs. Nothing happens before [`learn`].
@@ -204,9 +209,14 @@ impl Object {
         LAYOUT.get()?.as_ref()?.tables(|at| self.word(at))
     }
 
-    fn words(&self) -> Vec<usize> {
+    /// The size of the piece of malloc in which it lies.
+    fn piece_bytes(&self) -> usize {
         // SAFETY: V8 allocates isolates by malloc (`Isolate::Allocate`).
-        let bytes = unsafe { libc::malloc_usable_size(self.0.as_ptr().cast()) };
+        unsafe { libc::malloc_usable_size(self.0.as_ptr().cast()) }
+    }
+
+    fn words(&self) -> Vec<usize> {
+        let bytes = self.piece_bytes();
         let words = bytes.min(ISOLATE_BYTES) / size_of::<usize>();
         (0..words).map(|at| self.word(at)).collect()
     }

@@ -64,6 +64,7 @@ impl Generic {
         modules::install(&mut isolate);
         let watch = ffi::watch_heap(&mut isolate, &budget);
         ffi_tables::learn(&mut isolate);
+        ffi_prefault::learn(&mut isolate);
         let interrupter = Interrupter::new(isolate.thread_safe_handle());
         let shared = ffi::share(isolate)?;
         let mut locker = shared.lock();
